@@ -1,0 +1,62 @@
+"""Atomic writing and the plugin's cache folder."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from topk_plugin.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; move it over ``path`` when the block ends well.
+
+    Readers see either the old file or the whole new one. When the block raises, the temporary
+    file is removed and ``path`` stays as it was.
+
+    Raises:
+        UserError: the folder can't be written, or the disk is full.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(descriptor)
+        temporary = Path(name)
+        # mkstemp makes a private file; the result should have the permissions of any new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """The sentence for a file that could not be written."""
+    if error.errno == errno.ENOSPC:
+        return UserError(f"The disk is full: {path} was not written; free some space and run again")
+    reason = error.strerror or error
+    return UserError(f"{path} can't be written ({reason}); choose a folder you may write to")
+
+
+def cache_folder() -> Path:
+    """Where downloads and trained extractors are kept.
+
+    ``$TOPK_PLUGIN_CACHE``, else ``$XDG_CACHE_HOME/topk-plugin``, else ``~/.cache/topk-plugin``.
+    """
+    chosen = os.environ.get("TOPK_PLUGIN_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "topk-plugin"

@@ -1,0 +1,1 @@
+"""The built-in trainer: configuration, data, networks, losses and the training loop."""

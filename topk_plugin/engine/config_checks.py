@@ -1,0 +1,221 @@
+"""Checks that look at several keys of a config together."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Final
+
+from topk_plugin.engine.config_names import Tree
+from topk_plugin.engine.config_rules import Rule, shown
+from topk_plugin.engine.config_sections import (
+    RULE,
+    SECTIONS,
+    AugConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizationConfig,
+)
+from topk_plugin.errors import UserError
+
+_GENERATOR_BLOCKS: Final = {32: 3, 64: 4, 128: 5}
+"""Image size in pixels -> residual blocks of big_resnet's generator (the critic has one more)."""
+
+_SWITCHES: Final[dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
+    ("MODEL", "apply_attn"): (("MODEL", "attn_g_loc"), ("MODEL", "attn_d_loc")),
+    ("MODEL", "apply_g_ema"): (("MODEL", "g_ema_decay"), ("MODEL", "g_ema_start")),
+    ("LOSS", "apply_bcr"): (
+        ("LOSS", "real_lambda"),
+        ("LOSS", "fake_lambda"),
+        ("AUG", "bcr_aug_type"),
+    ),
+    ("LOSS", "apply_zcr"): (("LOSS", "radius"), ("LOSS", "g_lambda"), ("LOSS", "d_lambda")),
+    ("LOSS", "apply_topk"): tuple(
+        ("LOSS", f"topk_{key}")
+        for key in ("gamma", "nu", "mode", "policy", "scope", "normalize", "every")
+    ),
+}
+_OFF: Final[tuple[object, ...]] = ("N/A", ["N/A"], [], "W/O")
+
+
+def check_switches(layers: Sequence[Tree]) -> None:
+    """Refuse settings that have no effect because nobody turned their switch on.
+
+    A switch written as False is a choice (a paired baseline of a top-k run, say) and lets its
+    settings rest; a switch forgotten is a mistake that would cost a training run.
+
+    Args:
+        layers: the config file's keys, then the overrides'.
+
+    Raises:
+        UserError: a layer sets such a key, and neither it nor a later layer sets the switch.
+    """
+    for (section, switch), dependents in _SWITCHES.items():
+        settings = [layer.get(section, {}).get(switch) for layer in layers]
+        given = [setting for setting in settings if setting is not None]
+        if given and given[-1] is not False:
+            continue
+        for index, layer in enumerate(layers):
+            if any(setting is not None for setting in settings[index:]):
+                continue
+            for dependent_section, key in dependents:
+                value = layer.get(dependent_section, {}).get(key)
+                if value is not None and value not in _OFF:
+                    state = "False" if given else "left out"
+                    way = (
+                        f"add --set {section}.{switch}=true"
+                        if given
+                        else f"set {section}.{switch} to True to use it, or to False to let it rest"
+                    )
+                    raise UserError(
+                        f"{dependent_section}.{key} is {shown(value)} but has no effect while "
+                        f"{section}.{switch} is {state}; {way}"
+                    )
+
+
+def check_together(
+    data: DataConfig,
+    model: ModelConfig,
+    loss: LossConfig,
+    optimization: OptimizationConfig,
+    aug: AugConfig,
+) -> None:
+    """Refuse values that are fine alone but not together.
+
+    Raises:
+        UserError: the first such combination found.
+    """
+    _check_conditioning(data, model, loss, optimization)
+    _check_blocks(data, model)
+    _check_moving_average(model)
+    _check_consistency(loss, aug)
+    _check_topk(data, loss)
+    _check_optimiser(optimization)
+
+
+def _need(because: str, **settings: object) -> None:
+    """Each keyword is SECTION__key; None means it was not given."""
+    for name, value in settings.items():
+        if value is None:
+            section, key = name.split("__", 1)
+            attributes = {attribute.name: attribute for attribute in fields(SECTIONS[section])}
+            rule: Rule = attributes[key].metadata[RULE]
+            raise UserError(
+                f"{because} needs {section}.{key}, which has no value; it must be {rule.allowed}"
+            )
+
+
+def _check_conditioning(
+    data: DataConfig, model: ModelConfig, loss: LossConfig, optimization: OptimizationConfig
+) -> None:
+    if model.g_cond_mtd == "cBN":
+        _need("MODEL.g_cond_mtd 'cBN'", MODEL__g_shared_dim=model.g_shared_dim)
+    methods = {"g_cond_mtd": model.g_cond_mtd, "d_cond_mtd": model.d_cond_mtd}
+    for key, method in methods.items():
+        if method != "W/O" and data.num_classes < 2:
+            raise UserError(
+                f"MODEL.{key} {method!r} needs DATA.num_classes of at least 2 and it is "
+                f"{data.num_classes}; use 'W/O' for data without classes"
+            )
+    if model.d_cond_mtd == "2C":
+        _need(
+            "MODEL.d_cond_mtd '2C'",
+            MODEL__d_embed_dim=model.d_embed_dim,
+            LOSS__cond_lambda=loss.cond_lambda,
+            LOSS__temperature=loss.temperature,
+        )
+        if optimization.batch_size < 2:
+            raise UserError(
+                "MODEL.d_cond_mtd '2C' contrasts the samples of a batch and needs "
+                f"OPTIMIZATION.batch_size of at least 2; it is {optimization.batch_size}"
+            )
+
+
+def _check_blocks(data: DataConfig, model: ModelConfig) -> None:
+    blocks = _GENERATOR_BLOCKS[data.img_size]
+    chunks = blocks + 1  # one part of z for the first layer and one for each block
+    if model.z_dim % chunks:
+        below = model.z_dim // chunks * chunks
+        choices = f"{below} or {below + chunks}" if below else f"{chunks}"
+        raise UserError(
+            f"MODEL.z_dim is {model.z_dim}; at DATA.img_size {data.img_size} it must be divisible "
+            f"by {chunks} (one part for the first layer and one for each of {blocks} blocks), "
+            f"for example {choices}"
+        )
+    if not model.apply_attn:
+        return
+    if not (model.attn_g_loc or model.attn_d_loc):
+        raise UserError(
+            "MODEL.apply_attn is True but MODEL.attn_g_loc and MODEL.attn_d_loc name no block; "
+            "give at least one, for example attn_g_loc: [2]"
+        )
+    for key, locations, last in (
+        ("attn_g_loc", model.attn_g_loc, blocks),
+        ("attn_d_loc", model.attn_d_loc, blocks + 1),
+    ):
+        if any(location > last for location in locations):
+            raise UserError(
+                f"MODEL.{key} is {list(locations)}; at DATA.img_size {data.img_size} blocks are "
+                f"numbered from 1 to {last}"
+            )
+
+
+def _check_moving_average(model: ModelConfig) -> None:
+    if model.apply_g_ema:
+        _need(
+            "MODEL.apply_g_ema",
+            MODEL__g_ema_decay=model.g_ema_decay,
+            MODEL__g_ema_start=model.g_ema_start,
+        )
+
+
+def _check_consistency(loss: LossConfig, aug: AugConfig) -> None:
+    if loss.apply_bcr:
+        _need(
+            "LOSS.apply_bcr", LOSS__real_lambda=loss.real_lambda, LOSS__fake_lambda=loss.fake_lambda
+        )
+        if aug.bcr_aug_type == "W/O":
+            raise UserError("LOSS.apply_bcr needs AUG.bcr_aug_type 'bcr'; it is 'W/O'")
+    if loss.apply_zcr:
+        _need(
+            "LOSS.apply_zcr",
+            LOSS__radius=loss.radius,
+            LOSS__g_lambda=loss.g_lambda,
+            LOSS__d_lambda=loss.d_lambda,
+        )
+
+
+def _check_topk(data: DataConfig, loss: LossConfig) -> None:
+    if not loss.apply_topk:
+        return
+    _need("LOSS.apply_topk", LOSS__topk_gamma=loss.topk_gamma, LOSS__topk_nu=loss.topk_nu)
+    if loss.topk_policy == "balanced" and data.num_classes < 2:
+        raise UserError(
+            "LOSS.topk_policy 'balanced' keeps the best of each class and needs DATA.num_classes "
+            f"of at least 2; it is {data.num_classes}"
+        )
+    if loss.topk_mode == "slice":
+        for key, value, only in (
+            ("topk_policy", loss.topk_policy, "top"),
+            ("topk_scope", loss.topk_scope or "rank", "rank"),
+            ("topk_normalize", loss.topk_normalize, "kept"),
+        ):
+            if value != only:
+                raise UserError(
+                    f"LOSS.{key} is {value!r}; with LOSS.topk_mode 'slice' (StudioGAN's own code) "
+                    f"it can only be {only!r}, so use topk_mode 'gate'"
+                )
+
+
+def _check_optimiser(optimization: OptimizationConfig) -> None:
+    name = f"OPTIMIZATION.type_ {optimization.type_!r}"
+    if optimization.type_ in ("SGD", "RMSprop"):
+        _need(name, OPTIMIZATION__momentum=optimization.momentum)
+    if optimization.type_ == "RMSprop":
+        _need(name, OPTIMIZATION__alpha=optimization.alpha)
+    if optimization.type_ == "SGD":
+        _need(name, OPTIMIZATION__nesterov=optimization.nesterov)
+        if optimization.nesterov and not optimization.momentum:
+            raise UserError(
+                "OPTIMIZATION.nesterov needs OPTIMIZATION.momentum above 0; it is "
+                f"{optimization.momentum}"
+            )

@@ -1,0 +1,166 @@
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from topk_plugin.engine.data import zip_archive
+from topk_plugin.engine.data.folder import load_folder
+from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.data.zip_archive import load_zip
+from topk_plugin.errors import UserError
+
+Write = Callable[..., Path]
+
+
+def load(path: Path, split: str = "train") -> ImageSet:
+    return load_zip(path, name="Mine", img_size=8, split=split)
+
+
+def pack(
+    root: Path,
+    archive: Path,
+    rename: Callable[[str], str] = str,
+    compression: int = zipfile.ZIP_DEFLATED,
+) -> Path:
+    with zipfile.ZipFile(archive, "w", compression) as packed:
+        for file in sorted(root.rglob("*")):
+            if file.is_file():
+                packed.write(file, rename(file.relative_to(root).as_posix()))
+    return archive
+
+
+def flip_bytes(file: Path, start: int, count: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[start : start + count] = bytes(255 - byte for byte in content[start : start + count])
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        str,
+        lambda name: f"top/{name}",
+        lambda name: f"./{name}",
+        lambda name: f"top/{name}".replace("/", "\\"),
+    ],
+    ids=["plain", "wrapped", "dotted", "backslashes"],
+)
+@pytest.mark.parametrize("split", ["", "train", "valid"])
+def test_a_zip_equals_the_folder_it_was_made_from(
+    tmp_path: Path, class_folders: Write, rename: Callable[[str], str], split: str
+) -> None:
+    root = class_folders(tmp_path / "d", {"cat": 2, "dog": 3}, split)
+    folder = load_folder(root, name="Mine", img_size=8, split=split or "train")
+    archive = pack(root, tmp_path / "d.zip", rename)
+    zipped = load(archive, split or "train")
+    assert zipped.fingerprint() == folder.fingerprint()
+    assert zipped.class_names == ("cat", "dog")
+    assert zipped.source == f"{archive}: 5 images (.png) in 2 class folders"
+
+
+def test_one_class_at_the_top_is_not_taken_for_a_wrapping_folder(
+    tmp_path: Path, class_folders: Write
+) -> None:
+    root = class_folders(tmp_path / "d", {"faces": 2})
+    assert load(pack(root, tmp_path / "d.zip")).class_names == ("faces",)
+
+
+def test_leftovers_of_file_managers_are_ignored(tmp_path: Path, class_folders: Write) -> None:
+    archive = pack(class_folders(tmp_path / "d", {"cat": 2}), tmp_path / "d.zip", "top/{}".format)
+    with zipfile.ZipFile(archive, "a") as more:
+        more.writestr("top/", "")
+        more.writestr("top/README.txt", "hello")
+        more.writestr("__MACOSX/top/cat/._00.png", "resource fork")
+        more.writestr("top/cat/.DS_Store", "")
+        more.writestr(".hidden/x.png", "")
+    loaded = load(archive)
+    assert loaded.class_names == ("cat",)
+    assert len(loaded) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil/1.png",
+        "cat/../../1.png",
+        "/etc/1.png",
+        "\\cat\\1.png",
+        "C:/cat/1.png",
+        "C:cat/1.png",
+    ],
+)
+def test_names_that_lead_out_are_refused(tmp_path: Path, class_folders: Write, name: str) -> None:
+    archive = pack(class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip")
+    with zipfile.ZipFile(archive, "a") as more:
+        more.writestr(name, "x")
+    with pytest.raises(UserError, match="leads out of the archive"):
+        load(archive)
+
+
+def test_nothing_is_unpacked(tmp_path: Path, cache: Path, class_folders: Write) -> None:
+    source = class_folders(tmp_path / "d", {"cat": 2})
+    place = tmp_path / "zips"
+    place.mkdir()
+    archive = pack(source, place / "d.zip")
+    load(archive)
+    assert list(place.iterdir()) == [archive]
+    assert [file.suffix for file in cache.rglob("*") if file.is_file()] == [".pt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip at all", b"PK\x03\x04 cut off"])
+def test_not_a_zip(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "d.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"d\.zip is not a readable zip file"):
+        load(tmp_path / "d.zip")
+
+
+@pytest.mark.parametrize(
+    "compression",
+    [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
+)
+def test_a_damaged_member_is_named(tmp_path: Path, class_folders: Write, compression: int) -> None:
+    archive = pack(
+        class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip", compression=compression
+    )
+    flip_bytes(archive, 60, 40)
+    with pytest.raises(UserError, match=r"cat/00\.png can't be unpacked"):
+        load(archive)
+
+
+def test_an_encrypted_member_is_named(tmp_path: Path, class_folders: Write) -> None:
+    archive = pack(class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip")
+    content = bytearray(archive.read_bytes())
+    # Bit 0 of the flags, in the local header and in the central directory, says "encrypted".
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match=r"cat/00\.png can't be unpacked .*encrypted"):
+        load(archive)
+
+
+def test_a_huge_member_is_refused(
+    tmp_path: Path, class_folders: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip")
+    monkeypatch.setattr(zip_archive, "_MAX_MEMBER_BYTES", 10)
+    with pytest.raises(UserError, match="more than the 10 allowed"):
+        load(archive)
+
+
+def test_a_replaced_zip_is_decoded_again(tmp_path: Path, class_folders: Write) -> None:
+    archive = pack(class_folders(tmp_path / "one", {"cat": 2}), tmp_path / "d.zip")
+    first = load(archive)
+    pack(class_folders(tmp_path / "two", {"cat": 1, "dog": 2}), archive)
+    os.utime(archive, ns=(0, archive.stat().st_mtime_ns + 10**9))
+    second = load(archive)
+    assert (len(first), first.class_names) == (2, ("cat",))
+    assert (len(second), second.class_names) == (3, ("cat", "dog"))
+
+
+def test_the_cache_is_kept_apart_by_split(tmp_path: Path, class_folders: Write) -> None:
+    root = class_folders(tmp_path / "d", {"cat": 2}, "train")
+    class_folders(root, {"cat": 3}, "test")
+    archive = pack(root, tmp_path / "d.zip")
+    assert [len(load(archive, split)) for split in ("train", "test", "train", "test")] == [2, 3] * 2

@@ -1,0 +1,68 @@
+"""What every data source gives: a labelled set of equally sized images in memory."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A labelled image data set, held as uint8 on the CPU.
+
+    Attributes:
+        images: uint8 [N, 3, H, W], RGB, values 0..255, contiguous.
+        labels: int64 [N], values 0..len(class_names) - 1.
+        class_names: one name for each label.
+        name: the data set's name (DATA.name).
+        source: one line for people: where the pixels came from.
+
+    Raises:
+        TypeError: ``images`` or ``labels`` is of another dtype.
+        ValueError: a shape, the device, the layout or a label is not as above.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    name: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8, got {self.images.dtype}")
+        if self.labels.dtype != torch.int64:
+            raise TypeError(f"labels must be int64, got {self.labels.dtype}")
+        if self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise ValueError(f"images must be [N, 3, H, W], got {list(self.images.shape)}")
+        if self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"labels must be [{len(self.images)}], one an image, got {list(self.labels.shape)}"
+            )
+        if self.images.device.type != "cpu" or not self.images.is_contiguous():
+            raise ValueError("images must be a contiguous tensor on the CPU")
+        if bool(((self.labels < 0) | (self.labels >= len(self.class_names))).any()):
+            raise ValueError(
+                f"labels must be 0..{len(self.class_names) - 1}, "
+                f"got {int(self.labels.min())}..{int(self.labels.max())}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the shape, the pixels and the labels; computed once.
+
+        Names and provenance do not enter: the same images and labels from another kind of source
+        have the same fingerprint.
+        """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        digest.update(self.images.numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
+        return digest.hexdigest()

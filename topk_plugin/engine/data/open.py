@@ -1,0 +1,117 @@
+"""From a data set's name and path to the images: which source is meant, and is it what it says."""
+
+from pathlib import Path
+
+from topk_plugin.engine.data.class_folders import SPLITS
+from topk_plugin.engine.data.digits import load_digits
+from topk_plugin.engine.data.folder import load_folder
+from topk_plugin.engine.data.hdf5 import load_hdf5
+from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.data.torchvision_sets import (
+    TORCHVISION_SETS,
+    load_torchvision_set,
+    torchvision_root,
+)
+from topk_plugin.engine.data.zip_archive import load_zip
+from topk_plugin.errors import UserError
+from topk_plugin.files import cache_folder
+
+
+def open_images(
+    name: str,
+    path: Path | None,
+    *,
+    img_size: int,
+    split: str = "train",
+    num_classes: int | None = None,
+    download: bool = True,
+) -> ImageSet:
+    """Load one split of a data set into memory as uint8 [N, 3, img_size, img_size].
+
+    Without a path: ``Digits`` is scikit-learn's bundled set; ``CIFAR10``, ``CIFAR100`` and
+    ``FashionMNIST`` are torchvision's, kept in the cache folder. A path is a zip of class folders,
+    an HDF5 file in StudioGAN's layout, or a folder: with torchvision's copy of the named set, empty
+    (the named set is downloaded there), or with class folders. Images of another size are cropped
+    to a centred square and resized (Lanczos, antialiased).
+
+    Args:
+        name: DATA.name.
+        path: file or folder, or None.
+        img_size: edge of the images in pixels.
+        split: train, valid, val or test.
+        num_classes: DATA.num_classes, to be checked against the data; None: not checked.
+        download: whether the network may be used.
+
+    Raises:
+        UserError: an unknown split or name, a missing or unreadable path, no images, no such split,
+            or another number of classes than ``num_classes``.
+        ValueError: ``img_size`` is below 1.
+    """
+    if img_size < 1:
+        raise ValueError(f"img_size must be at least 1, got {img_size}")
+    if split not in SPLITS:
+        raise UserError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    images = (
+        _open_named(name, img_size=img_size, split=split, download=download)
+        if path is None
+        else _open_path(
+            name,
+            path.expanduser(),
+            img_size=img_size,
+            split=split,
+            num_classes=num_classes,
+            download=download,
+        )
+    )
+    found = len(images.class_names)
+    if num_classes is not None and found != num_classes:
+        raise UserError(
+            f"DATA.num_classes is {num_classes}, but {path or name} has {found} "
+            f"{'class' if found == 1 else 'classes'} ({_some(images.class_names)}); set "
+            f"DATA.num_classes={found} or give other data"
+        )
+    return images
+
+
+def _open_named(name: str, *, img_size: int, split: str, download: bool) -> ImageSet:
+    if name == "Digits":
+        return load_digits(name=name, img_size=img_size, split=split)
+    if name in TORCHVISION_SETS:
+        root = cache_folder() / "data"
+        return load_torchvision_set(name, root, img_size=img_size, split=split, download=download)
+    raise UserError(
+        f"DATA.name {name!r} comes with no images; give them with -data PATH (a folder or zip of "
+        f"class folders, or an HDF5 file), or use one of Digits, {', '.join(TORCHVISION_SETS)}"
+    )
+
+
+def _open_path(
+    name: str, path: Path, *, img_size: int, split: str, num_classes: int | None, download: bool
+) -> ImageSet:
+    if not path.exists():
+        raise UserError(
+            f"The data path {path} does not exist; give a folder, a .zip or an .hdf5 file that does"
+        )
+    if path.is_dir():
+        if name in TORCHVISION_SETS:
+            root = torchvision_root(name, path)
+            if root is None and not any(path.iterdir()):
+                root = path
+            if root is not None:
+                return load_torchvision_set(
+                    name, root, img_size=img_size, split=split, download=download
+                )
+        return load_folder(path, name=name, img_size=img_size, split=split)
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return load_zip(path, name=name, img_size=img_size, split=split)
+    if suffix in (".hdf5", ".h5"):
+        return load_hdf5(path, name=name, img_size=img_size, split=split, num_classes=num_classes)
+    raise UserError(
+        f"The data file {path} ends in {suffix or 'nothing'!r}; allowed are .zip, .hdf5 and .h5, "
+        f"or a folder"
+    )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

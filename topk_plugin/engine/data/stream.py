@@ -1,0 +1,128 @@
+"""The endless stream of training batches, whose whole state is one integer."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.errors import UserError
+
+_STATE_VERSION = 1
+
+
+class BatchStream:
+    """Shuffled real batches for ever, a basket of them for each training step.
+
+    A basket is what StudioGAN calls the images of one step (discriminator updates times
+    accumulation steps, each a batch). An epoch is as many whole baskets as the set holds; what is
+    left over waits for another epoch's order. Order and flips of an epoch depend on the seed and
+    the epoch's number alone, so a stream can go on from any basket, and no global random state is
+    read or moved. They are drawn on the CPU: every device sees the same data.
+
+    The uint8 images lie on the device, once. Gathering, flipping and normalising run there; the
+    host waits for the device only to hand over an epoch's order.
+
+    Args:
+        images: the set.
+        batch_size: images in a batch.
+        batches_per_step: batches in a basket.
+        seed: any integer; the order's seed.
+        flip: mirror each image left to right with probability 1/2 (PRE.apply_rflip).
+        device: where the batches shall be.
+
+    Raises:
+        ValueError: ``batch_size`` or ``batches_per_step`` is below 1.
+        UserError: the set holds less than one basket.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        batch_size: int,
+        batches_per_step: int,
+        seed: int,
+        flip: bool,
+        device: torch.device,
+    ) -> None:
+        if batch_size < 1 or batches_per_step < 1:
+            raise ValueError(
+                f"batch_size and batches_per_step must be at least 1, "
+                f"got {batch_size} and {batches_per_step}"
+            )
+        self._batch_size = batch_size
+        self._basket_size = batch_size * batches_per_step
+        self.steps_per_epoch = len(images) // self._basket_size
+        if self.steps_per_epoch == 0:
+            raise UserError(
+                f"{images.name} has {len(images)} images, but one step takes {self._basket_size} "
+                f"({batches_per_step} batches of {batch_size}); lower OPTIMIZATION.batch_size, "
+                f"d_updates_per_step or acml_steps, or give more images"
+            )
+        self._seed = seed
+        self._flip = flip
+        self._images = images.images.to(device)
+        self._labels = images.labels.to(device)
+        self._basket = 0
+        self._drawn_epoch = -1
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are finished."""
+        return self._basket // self.steps_per_epoch
+
+    def next_step(self) -> list[tuple[Tensor, Tensor]]:
+        """The batches of the next step.
+
+        Returns:
+            ``batches_per_step`` pairs: images, float32 [batch_size, 3, H, W] in [-1, 1], and
+            labels, int64 [batch_size], both on the device.
+        """
+        if self._drawn_epoch != self.epoch:
+            self._draw_epoch()
+        start = self._basket % self.steps_per_epoch * self._basket_size
+        self._basket += 1
+        return [
+            self._batch(slice(first, first + self._batch_size))
+            for first in range(start, start + self._basket_size, self._batch_size)
+        ]
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: how many baskets were given out."""
+        return {"version": _STATE_VERSION, "basket": self._basket}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where the stream that gave ``state`` was.
+
+        Raises:
+            UserError: the state is of another version or has no valid position.
+        """
+        basket = state.get("basket")
+        if state.get("version") != _STATE_VERSION or not isinstance(basket, int) or basket < 0:
+            raise UserError(
+                f"The data position in the checkpoint is {dict(state)}, this version reads "
+                f"{{'version': {_STATE_VERSION}, 'basket': 0 or more}}; start a new run"
+            )
+        self._basket = basket
+
+    def _draw_epoch(self) -> None:
+        """Order and flips of the current epoch, moved to the device once."""
+        # A hash, not a sum: seed 1's epoch 2 must not be seed 2's epoch 1.
+        digest = hashlib.sha256(f"{self._seed} {self.epoch}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+        order = torch.randperm(len(self._images), generator=generator)
+        flips = torch.rand(len(order), generator=generator) < 0.5
+        self._order = order.to(self._images.device)
+        self._flips = flips.to(self._images.device)
+        self._drawn_epoch = self.epoch
+
+    def _batch(self, positions: slice) -> tuple[Tensor, Tensor]:
+        chosen = self._order[positions]
+        images = self._images.index_select(0, chosen)
+        if self._flip:
+            flips = self._flips[positions, None, None, None]
+            images = torch.where(flips, images.flip(3), images)
+        normalised = images.to(torch.float32).div_(127.5).sub_(1)
+        return normalised, self._labels.index_select(0, chosen)

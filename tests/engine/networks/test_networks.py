@@ -1,0 +1,144 @@
+"""Shapes, ranges and refusals of the two networks."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from topk_plugin.engine.config import DataConfig, ModelConfig
+from topk_plugin.engine.networks import build_discriminator, build_generator
+from topk_plugin.engine.networks.sampling import sampling_copy
+
+MODEL = ModelConfig(
+    backbone="big_resnet",
+    g_cond_mtd="cBN",
+    d_cond_mtd="2C",
+    normalize_d_embed=True,
+    d_embed_dim=12,
+    apply_g_sn=True,
+    apply_d_sn=True,
+    apply_attn=True,
+    attn_g_loc=(2,),
+    attn_d_loc=(1,),
+    z_dim=60,
+    g_shared_dim=5,
+    g_conv_dim=4,
+    d_conv_dim=8,
+)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_shapes_also_at_batch_one(size, batch):
+    data = DataConfig(img_size=size, num_classes=7)
+    generator = build_generator(MODEL, data)
+    discriminator = build_discriminator(MODEL, data)
+    labels = torch.randint(7, (batch,))
+    images = generator(torch.randn(batch, 60), labels)
+    assert images.shape == (batch, 3, size, size)
+    assert images.abs().max() <= 1
+    outputs = discriminator(images, labels)
+    assert outputs["adv_output"].shape == (batch,)
+    assert outputs["embed"].shape == outputs["proxy"].shape == (batch, 12)
+    assert outputs["h"].ndim == 2
+    assert torch.equal(outputs["label"], labels)
+    torch.testing.assert_close(outputs["embed"].norm(dim=1), torch.ones(batch))
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "keys"),
+    [
+        ("W/O", {"h", "adv_output", "label"}),
+        ("PD", {"h", "adv_output", "label"}),
+        ("2C", {"h", "adv_output", "label", "embed", "proxy"}),
+    ],
+)
+def test_discriminator_returns_what_its_conditioning_has(conditioning, keys):
+    discriminator = build_discriminator(replace(MODEL, d_cond_mtd=conditioning), DataConfig())
+    assert discriminator(torch.rand(2, 3, 32, 32), torch.tensor([0, 9])).keys() == keys
+
+
+def test_projection_depends_on_the_label_by_the_embedding_only():
+    discriminator = build_discriminator(replace(MODEL, d_cond_mtd="PD"), DataConfig()).eval()
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    first, second = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 6])
+    a, b = discriminator(images, first), discriminator(images, second)
+    difference = ((discriminator.embedding(first) - discriminator.embedding(second)) * a["h"]).sum(
+        1
+    )
+    torch.testing.assert_close(a["adv_output"] - b["adv_output"], difference)
+
+
+def test_unconditional_generator_ignores_labels_and_conditional_does_not():
+    z = torch.randn(2, 60)
+    for conditioning, same in (("W/O", True), ("cBN", False)):
+        generator = build_generator(replace(MODEL, g_cond_mtd=conditioning), DataConfig())
+        generator = sampling_copy(generator)
+        images = [generator(z, torch.full((2,), label)) for label in (0, 1)]
+        assert torch.equal(*images) is same
+
+
+def test_every_part_of_the_latent_vector_matters():
+    generator = build_generator(MODEL, DataConfig())
+    z = torch.randn(3, 60, requires_grad=True)
+    generator(z, torch.tensor([3, 1, 4])).square().sum().backward()
+    assert (z.grad.view(3, 4, 15).abs().amax(2) > 1e-6).all()
+
+
+def test_activation_leaves_the_images_alone():
+    images = torch.randn(2, 3, 32, 32)
+    before = images.clone()
+    build_discriminator(replace(MODEL, d_cond_mtd="W/O"), DataConfig())(images, torch.zeros(2))
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("init", ["ortho", "N02", "glorot", "xavier"])
+@pytest.mark.parametrize("spectral", [True, False])
+def test_initialisation(init, spectral):
+    model = replace(MODEL, g_init=init, apply_g_sn=spectral, g_conv_dim=16, z_dim=80)
+    generator = build_generator(model, DataConfig())
+    layer = generator.blocks[0][0].conv2d1
+    weight = (layer.weight_orig if spectral else layer.weight).detach().flatten(1)
+    assert weight.shape == (64, 576)
+    if init == "ortho":
+        torch.testing.assert_close(weight @ weight.t(), torch.eye(64), atol=1e-5, rtol=0)
+    else:
+        deviation = 0.02 if init == "N02" else (2 / (576 + 576)) ** 0.5
+        assert weight.std().item() == pytest.approx(deviation, rel=0.03)
+    linear = [module for module in generator.modules() if isinstance(module, nn.Linear)]
+    assert all(module.bias is None or not module.bias.any() for module in linear)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"z_dim": 61}, "z_dim is 61.*divide by 4"),
+        ({"g_shared_dim": None}, "g_shared_dim is None"),
+        ({"g_act_fn": "Swish"}, "activation is 'Swish'.*ReLU"),
+        ({"g_init": "zeros"}, "initialization is 'zeros'.*ortho"),
+        ({"g_conv_dim": 1}, "4 channels.*at least 8"),
+    ],
+)
+def test_generator_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        build_generator(replace(MODEL, **change), DataConfig())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_embed_dim": None}, "embed_dim is None"),
+        ({"d_cond_mtd": "AC"}, "conditioning is 'AC'.*PD"),
+    ],
+)
+def test_discriminator_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        build_discriminator(replace(MODEL, **change), DataConfig())
+
+
+def test_other_image_sizes_are_refused():
+    data = DataConfig(img_size=48)
+    for build in (build_generator, build_discriminator):
+        with pytest.raises(ValueError, match="img_size is 48; allowed: 32, 64, 128"):
+            build(MODEL, data)

@@ -1,0 +1,5 @@
+"""StudioGAN's ``big_resnet`` generator and discriminator, rebuilt name for name."""
+
+from topk_plugin.engine.networks.build import build_discriminator, build_generator
+
+__all__ = ["build_discriminator", "build_generator"]

@@ -1,0 +1,182 @@
+"""BigGAN's discriminator for 32, 64 and 128 pixels, in StudioGAN's naming."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from topk_plugin.engine.networks.initialization import initialize
+from topk_plugin.engine.networks.layers import Layers, activation, batch_norm
+from topk_plugin.engine.networks.self_attention import SelfAttention
+
+# Per image size: channels out of each block in units of d_conv_dim, and how many of the blocks,
+# from the first, halve height and width.
+WIDTHS = {
+    32: (2, 2, 2, 2),
+    64: (1, 2, 4, 8, 16),
+    128: (1, 2, 4, 8, 16, 16),
+}
+HALVING_BLOCKS = {32: 2, 64: 4, 128: 5}
+
+CONDITIONINGS = ("W/O", "PD", "2C")
+
+
+class FirstBlock(nn.Module):
+    """The residual block on the image itself: no activation before its first convolution."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, activation_name: str, layers: Layers
+    ) -> None:
+        super().__init__()
+        self.conv2d0 = layers.conv2d(in_channels, out_channels, 1)
+        self.conv2d1 = layers.conv2d(in_channels, out_channels, 3)
+        self.conv2d2 = layers.conv2d(out_channels, out_channels, 3)
+        # Batch normalisation only where spectral normalisation is off, as in StudioGAN.
+        self.bn0 = nn.Identity() if layers.spectral else batch_norm(in_channels)
+        self.bn1 = nn.Identity() if layers.spectral else batch_norm(out_channels)
+        self.activation = activation(activation_name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` [N, in, H, W] to [N, out, H/2, W/2]."""
+        h = self.conv2d2(self.activation(self.bn1(self.conv2d1(x))))
+        return F.avg_pool2d(h, 2) + self.conv2d0(self.bn0(F.avg_pool2d(x, 2)))
+
+
+class DiscriminatorBlock(nn.Module):
+    """A residual block that may halve height and width."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        activation_name: str,
+        layers: Layers,
+        *,
+        halve: bool,
+    ) -> None:
+        super().__init__()
+        self.halve = halve
+        self.activation = activation(activation_name)
+        # In StudioGAN these activations work in place, directly on the block's input unless batch
+        # normalisation stands between; its skip path then starts from the activated input.
+        self.skip_activated = layers.spectral and not isinstance(self.activation, nn.GELU)
+        self.project_skip = halve or in_channels != out_channels
+        if self.project_skip:
+            self.conv2d0 = layers.conv2d(in_channels, out_channels, 1)
+            self.bn0 = nn.Identity() if layers.spectral else batch_norm(in_channels)
+        self.conv2d1 = layers.conv2d(in_channels, out_channels, 3)
+        self.conv2d2 = layers.conv2d(out_channels, out_channels, 3)
+        self.bn1 = nn.Identity() if layers.spectral else batch_norm(in_channels)
+        self.bn2 = nn.Identity() if layers.spectral else batch_norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` [N, in, H, W] to [N, out, H, W], or [N, out, H/2, W/2] when halving."""
+        activated = self.activation(self.bn1(x))
+        h = self.conv2d2(self.activation(self.bn2(self.conv2d1(activated))))
+        skip = activated if self.skip_activated else x
+        if self.project_skip:
+            skip = self.bn0(skip)
+            # A 1x1 convolution commutes with pooling and costs a quarter after it.
+            skip = self.conv2d0(F.avg_pool2d(skip, 2) if self.halve else skip)
+        return (F.avg_pool2d(h, 2) if self.halve else h) + skip
+
+
+class Discriminator(nn.Module):
+    """Images and labels to scores (BigGAN, arXiv 1809.11096; ContraGAN, arXiv 2006.12681).
+
+    Parameter and buffer names, shapes and order, and the values computed from them, are those of
+    StudioGAN's ``big_resnet`` discriminator.
+
+    Args:
+        img_size: 32, 64 or 128 pixels.
+        num_classes: labels are 0 .. num_classes - 1.
+        conv_dim: unit of the channel counts.
+        conditioning: "W/O" (none), "PD" (projection) or "2C" (conditional contrastive).
+        embed_dim: length of the contrastive embedding; needed with "2C" only.
+        normalize_embed: with "2C", scale embeddings and proxies to unit length.
+        spectral: spectral normalisation of every layer; batch normalisation where it is off.
+        attention_after: self-attention follows these blocks, counted from 1.
+        activation_name: see :data:`~topk_plugin.engine.networks.layers.ACTIVATIONS`.
+        init: see :data:`~topk_plugin.engine.networks.initialization.INITIALIZATIONS`.
+
+    Raises:
+        ValueError: an argument outside of what is allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int,
+        num_classes: int,
+        conv_dim: int,
+        conditioning: str,
+        embed_dim: int | None,
+        normalize_embed: bool,
+        spectral: bool,
+        attention_after: Sequence[int],
+        activation_name: str,
+        init: str,
+    ) -> None:
+        super().__init__()
+        if img_size not in WIDTHS:
+            raise ValueError(f"img_size is {img_size}; allowed: {', '.join(map(str, WIDTHS))}")
+        if conditioning not in CONDITIONINGS:
+            raise ValueError(
+                f"conditioning is {conditioning!r}; allowed: {', '.join(CONDITIONINGS)}"
+            )
+        channels = [3] + [conv_dim * width for width in WIDTHS[img_size]]
+        self.conditioning = conditioning
+        self.normalize_embed = normalize_embed
+        layers = Layers(spectral)
+
+        # Modules are made in StudioGAN's order: state_dict keeps it, and so do random draws.
+        blocks: list[nn.ModuleList] = []
+        for number, (fan_in, fan_out) in enumerate(pairwise(channels), 1):
+            block: nn.Module
+            if number == 1:
+                block = FirstBlock(fan_in, fan_out, activation_name, layers)
+            else:
+                halve = number <= HALVING_BLOCKS[img_size]
+                block = DiscriminatorBlock(fan_in, fan_out, activation_name, layers, halve=halve)
+            blocks.append(nn.ModuleList([block]))
+            if number in attention_after:
+                blocks.append(nn.ModuleList([SelfAttention(fan_out, layers)]))
+        self.blocks = nn.ModuleList(blocks)
+        self.activation = activation(activation_name)
+        self.linear1 = layers.linear(channels[-1], 1)
+        if conditioning == "PD":
+            self.embedding = layers.embedding(num_classes, channels[-1])
+        elif conditioning == "2C":
+            if embed_dim is None:
+                raise ValueError("embed_dim is None; conditioning '2C' needs its length")
+            self.linear2 = layers.linear(channels[-1], embed_dim)
+            self.embedding = layers.embedding(num_classes, embed_dim)
+        initialize(self, init)
+
+    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Score images.
+
+        Args:
+            images: float [N, 3, img_size, img_size] in [-1, 1].
+            labels: int64 [N]; not used without conditioning.
+
+        Returns:
+            "adv_output" [N] (logits, higher is more real), "h" [N, features] (activations summed
+            over positions), "label" [N] (the labels given); with "2C" also "embed" and "proxy",
+            both [N, embed_dim].
+        """
+        h = images
+        for group in self.blocks.children():
+            for block in group.children():
+                h = block(h)
+        h = self.activation(h).sum(dim=(2, 3))
+        outputs = {"h": h, "adv_output": self.linear1(h).squeeze(1), "label": labels}
+        if self.conditioning == "PD":
+            outputs["adv_output"] = outputs["adv_output"] + (self.embedding(labels) * h).sum(1)
+        elif self.conditioning == "2C":
+            embed, proxy = self.linear2(h), self.embedding(labels)
+            if self.normalize_embed:
+                embed, proxy = F.normalize(embed, dim=1), F.normalize(proxy, dim=1)
+            outputs["embed"], outputs["proxy"] = embed, proxy
+        return outputs

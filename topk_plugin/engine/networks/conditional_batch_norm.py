@@ -1,0 +1,22 @@
+"""Batch normalisation whose gain and bias are predicted from a condition vector."""
+
+import torch
+from torch import Tensor, nn
+
+from topk_plugin.engine.networks.layers import Layers, batch_norm
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """``bn(x) * (1 + gain(y)) + bias(y)`` (BigGAN, Brock et al. 2019, arXiv 1809.11096)."""
+
+    def __init__(self, condition_dim: int, features: int, layers: Layers) -> None:
+        super().__init__()
+        self.bn = batch_norm(features, affine=False)
+        self.gain = layers.linear(condition_dim, features, bias=False)
+        self.bias = layers.linear(condition_dim, features, bias=False)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Normalise ``x`` [N, features, H, W] given ``condition`` [N, condition_dim]."""
+        gain = 1 + self.gain(condition)[:, :, None, None]
+        bias = self.bias(condition)[:, :, None, None]
+        return torch.addcmul(bias, self.bn(x), gain)

@@ -49,7 +49,7 @@ def _find(output: Any, score: ScoreSpec) -> Any:
                 f"the critic returns a tuple of {len(output)}: pass score=INDEX of its scores"
             )
         return output
-    container: type = Mapping if isinstance(score, str) else Sequence
+    container: Any = Mapping if isinstance(score, str) else Sequence
     if not isinstance(output, container):
         kind = "mapping" if isinstance(score, str) else "tuple or list"
         raise ValueError(
@@ -57,7 +57,7 @@ def _find(output: Any, score: ScoreSpec) -> Any:
             f"{type(output).__name__}"
         )
     try:
-        return output[score]  # type: ignore[index]
+        return output[score]
     except (KeyError, IndexError):
         there = (
             f"keys {', '.join(map(repr, output))}"

@@ -1,0 +1,115 @@
+"""Options and choices that several commands share."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from topk_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+METRICS = ("fid", "is", "prdc", "kid")
+
+
+def say(line: str) -> None:
+    """A line for people, on standard error, so that standard output stays data."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return number
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2^32 - 1, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 0 to {2**32 - 1}, not {text!r}"
+        )
+    return number
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-data",
+        "--data_dir",
+        type=Path,
+        metavar="PATH",
+        help="images: a folder or .zip of class folders, an .hdf5 file of StudioGAN, or "
+        "torchvision's folder; default: the data set named in the config, downloaded if need be",
+    )
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def add_metric_arguments(parser: argparse.ArgumentParser, default: list[str]) -> None:
+    parser.add_argument(
+        "-metrics",
+        "--eval_metrics",
+        nargs="+",
+        choices=(*METRICS, "none"),
+        default=default,
+        help="what to measure (prdc: precision and recall)",
+    )
+    parser.add_argument(
+        "--extractor",
+        choices=("auto", "inception", "builtin"),
+        default="auto",
+        help="feature extractor: torch-fidelity's Inception, or a small one trained once on the "
+        "data set; auto takes Inception where its weights can be had",
+    )
+    parser.add_argument(
+        "--inception_weights", type=Path, metavar="FILE", help="torch-fidelity's weights file"
+    )
+    parser.add_argument(
+        "--num_samples",
+        type=positive,
+        metavar="N",
+        help="generated images to measure; default: as many as the reference, at most 50,000",
+    )
+
+
+def chosen_metrics(given: list[str]) -> list[str]:
+    """The metrics to measure, [] for "none".
+
+    Raises:
+        UserError: "none" beside others.
+    """
+    if "none" not in given:
+        return given
+    if set(given) != {"none"}:
+        raise UserError(f"-metrics {' '.join(given)}: 'none' stands alone; drop it or the others")
+    return []
+
+
+def chosen_device(name: str) -> "torch.device":
+    """The device of ``--device``.
+
+    Raises:
+        UserError: CUDA asked for where there is none.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "--device cuda, but torch finds no CUDA device; use --device cpu or auto, or see "
+            "`topk-plugin doctor`"
+        )
+    return torch.device(name)

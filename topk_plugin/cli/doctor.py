@@ -1,0 +1,197 @@
+"""`topk-plugin doctor`: what a user trips over, and the remedy for each."""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from topk_plugin.files import cache_folder
+from topk_plugin.version import __version__
+
+HELP = "check this machine for what a run needs"
+
+FEWEST_FREE_BYTES = 2 * 2**30
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "torch-fidelity",
+    "numpy",
+    "pyyaml",
+    "tqdm",
+    "tensorboard",
+    "h5py",
+    "scikit-learn",
+    "pillow",
+)
+# The line that `topk-plugin studiogan patch` puts into a checkout imports this package.
+PATCHED_FILE = Path("src/loader.py")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked thing.
+
+    Attributes:
+        level: "ok", "note" (works, but less well) or "problem" (a run would fail).
+        what: what was found.
+        remedy: what to do about it; empty when ok.
+    """
+
+    level: str
+    what: str
+    remedy: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-save",
+        "--save_dir",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where runs shall be saved (default: here)",
+    )
+    parser.add_argument(
+        "--studiogan",
+        type=Path,
+        metavar="CHECKOUT",
+        help="a PyTorch-StudioGAN checkout (default: $STUDIOGAN_ROOT)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    print(f"topk-plugin {__version__}")
+    problems = 0
+    for finding in examine(options.save_dir, options.studiogan):
+        print(f"[{finding.level}] {finding.what}")
+        if finding.remedy:
+            print(f"    -> {finding.remedy}")
+        problems += finding.level == "problem"
+    print("all a run needs is here" if not problems else f"{problems} to mend before a run")
+    return 1 if problems else 0
+
+
+def examine(save_dir: Path, studiogan: Path | None) -> Iterator[Finding]:
+    """All checks, in the order in which a user would mend things."""
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _python,
+        _packages,
+        _device,
+        _compiler,
+        lambda: _folder("run folder", save_dir),
+        lambda: _folder("cache folder", cache_folder()),
+        _inception,
+        lambda: _studiogan(studiogan),
+    ]
+    for check in checks:
+        yield from check()
+
+
+def _python() -> Iterator[Finding]:
+    # an older Python would not have got this far: pip refuses to install the package there
+    yield Finding("ok", f"Python {sys.version.split()[0]}")
+
+
+def _packages() -> Iterator[Finding]:
+    for package in PACKAGES:
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("problem", f"{package} is missing", f"pip install {package}")
+            continue
+        if package == "torch" and tuple(map(int, version.split(".")[:2])) < (2, 4):
+            yield Finding("problem", f"torch {version}", "pip install 'torch>=2.4'")
+        else:
+            yield Finding("ok", f"{package} {version}")
+
+
+def _device() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        yield Finding(
+            "ok", f"CUDA {torch.version.cuda}: {torch.cuda.get_device_name()}, {memory:.0f} GiB"
+        )
+        return
+    remedy = "small runs (configs/Digits) work on a CPU; "
+    if torch.version.cuda is None:
+        remedy += "for a GPU install a CUDA build of torch"
+    elif shutil.which("nvidia-smi") is None:
+        remedy += "no NVIDIA driver was found"
+    else:
+        remedy += f"check that the driver supports CUDA {torch.version.cuda} (nvidia-smi)"
+    yield Finding("note", f"no CUDA device; CPU with {torch.get_num_threads()} threads", remedy)
+
+
+def _compiler() -> Iterator[Finding]:
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+    if compiler and shutil.which(compiler):
+        yield Finding("ok", f"C++ compiler for torch.compile: {compiler}")
+    else:
+        yield Finding(
+            "note",
+            "no C++ compiler: torch.compile can't be used on the CPU; nothing else needs it",
+            "install g++ (Debian, Ubuntu: apt install g++)",
+        )
+
+
+def _folder(name: str, folder: Path) -> Iterator[Finding]:
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free
+    except OSError as error:
+        yield Finding(
+            "problem",
+            f"{name} {folder} can't be written ({error.strerror})",
+            "choose another (-save DIR; TOPK_PLUGIN_CACHE=DIR for the cache)",
+        )
+        return
+    what = f"{name} {folder}: writable, {free / 2**30:.1f} GiB free"
+    if free < FEWEST_FREE_BYTES:
+        yield Finding("note", what, "free some space: a full-size run keeps about 1 GiB")
+    else:
+        yield Finding("ok", what)
+
+
+def _inception() -> Iterator[Finding]:
+    from topk_plugin.evaluation.inception import hub_weights_path
+
+    path = hub_weights_path()
+    if path.is_file():
+        yield Finding("ok", f"Inception weights for FID: {path}")
+    else:
+        yield Finding(
+            "note",
+            "no Inception weights for FID yet",
+            f"with a network they are downloaded when needed; without one put them at {path} or "
+            "give --inception_weights FILE; until then the built-in extractor is used",
+        )
+
+
+def _studiogan(checkout: Path | None) -> Iterator[Finding]:
+    root = os.environ.get("STUDIOGAN_ROOT")
+    checkout = checkout or (Path(root) if root else None)
+    if checkout is None:
+        yield Finding("ok", "no StudioGAN checkout named (--studiogan DIR or STUDIOGAN_ROOT)")
+        return
+    loader = checkout / PATCHED_FILE
+    if not loader.is_file():
+        yield Finding(
+            "problem",
+            f"{checkout} is no StudioGAN checkout ({PATCHED_FILE} is missing)",
+            "give the folder of a clone of PyTorch-StudioGAN",
+        )
+        return
+    patched = "topk_plugin" in loader.read_text(encoding="utf-8", errors="replace")
+    state = "patched for topk-plugin" if patched else "not patched"
+    yield Finding("ok", f"StudioGAN checkout {checkout}: {state}")

@@ -1,0 +1,102 @@
+"""`topk-plugin evaluate`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from topk_plugin.cli.common import (
+    add_data_argument,
+    add_device_argument,
+    add_metric_arguments,
+    chosen_device,
+    chosen_metrics,
+    say,
+)
+from topk_plugin.cli.train import describe_extractor
+from topk_plugin.errors import UserError
+
+HELP = "measure the generator of a checkpoint"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-ckpt",
+        "--ckpt_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a run's folder (its last checkpoint) or a .pt file",
+    )
+    parser.add_argument(
+        "-best", "--load_best", action="store_true", help="the best checkpoint, not the last"
+    )
+    add_data_argument(parser)
+    add_device_argument(parser)
+    add_metric_arguments(parser, default=["fid", "kid", "is", "prdc"])
+    parser.add_argument(
+        "-ref",
+        "--ref_dataset",
+        choices=("train", "valid", "test"),
+        default="train",
+        help="the split that samples are compared with",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="the generator itself, not its moving average"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    metrics = chosen_metrics(options.eval_metrics)
+    if not metrics:
+        raise UserError("evaluate with -metrics none measures nothing; name at least one metric")
+    from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
+    from topk_plugin.engine.data.open import open_images
+    from topk_plugin.engine.run import evaluate_generator
+    from topk_plugin.engine.run_folder import RunFolder
+    from topk_plugin.engine.trainer import Trainer
+    from topk_plugin.evaluation.metrics import Evaluator
+
+    device = chosen_device(options.device)
+    path = checkpoint_file(options.ckpt_dir, BEST if options.load_best else LAST)
+    checkpoint = load_checkpoint(path, device)
+    config = checkpoint.config
+    splits = {
+        split: open_images(
+            config.DATA.name,
+            options.data_dir,
+            img_size=config.DATA.img_size,
+            split=split,
+            num_classes=config.DATA.num_classes,
+        )
+        for split in ("train", options.ref_dataset)
+    }
+    train_images, reference = splits["train"], splits[options.ref_dataset]
+    evaluator = Evaluator(
+        reference,
+        metrics=metrics,
+        extractor=options.extractor,
+        inception_weights=options.inception_weights,
+        device=device,
+        seed=0,
+        extractor_data=train_images,
+    )
+    say(describe_extractor(evaluator.describe()))
+    trainer = Trainer(config, train_images, seed=checkpoint.seed, device=device)
+    checkpoint.restore(trainer)
+    sampler = trainer.sampler(use_ema=not options.raw)
+    count = options.num_samples or min(len(reference), 50_000)
+    values = evaluate_generator(sampler, config, evaluator, count, device)
+    averaged = trainer.ema is not None and not options.raw
+    result = {
+        "checkpoint": path.name,
+        "step": checkpoint.step,
+        "weights": "moving average" if averaged else "raw",
+        "reference_split": options.ref_dataset,
+        "metrics": values,
+        "measured_with": evaluator.describe(count),
+    }
+    print(json.dumps(result, indent=2))
+    if options.ckpt_dir.is_dir():
+        written = RunFolder(options.ckpt_dir).write_evaluation(result)
+        say(f"written to {written}")
+    return 0

@@ -1,0 +1,214 @@
+"""`topk-plugin train`."""
+
+import argparse
+import os
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from topk_plugin.cli.common import (
+    add_data_argument,
+    add_device_argument,
+    add_metric_arguments,
+    chosen_device,
+    chosen_metrics,
+    positive,
+    say,
+    seed,
+)
+from topk_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from topk_plugin.engine.checkpoint import Checkpoint
+    from topk_plugin.engine.config import Config
+
+HELP = "train a GAN from a StudioGAN YAML file with the built-in trainer"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-cfg", "--cfg_file", type=Path, required=True, metavar="FILE", help="StudioGAN YAML file"
+    )
+    parser.add_argument(
+        "-save", "--save_dir", type=Path, required=True, metavar="DIR", help="the run's folder"
+    )
+    add_data_argument(parser)
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SECTION.key=value",
+        help="override values of the config, e.g. --set LOSS.topk_nu=0.5",
+    )
+    parser.add_argument("--seed", type=seed, default=None, help="default: 0, or the checkpoint's")
+    add_device_argument(parser)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default=None)
+    parser.add_argument(
+        "-ckpt",
+        "--ckpt_dir",
+        metavar="auto|DIR",
+        help="resume: auto goes on with the run in -save if there is one; DIR is a run's folder "
+        "or a checkpoint file",
+    )
+    add_metric_arguments(parser, default=["fid"])
+    parser.add_argument(
+        "--print_freq", type=positive, metavar="STEPS", help="steps between log entries"
+    )
+    parser.add_argument(
+        "--save_freq",
+        type=positive,
+        metavar="STEPS",
+        help="steps between checkpoints, sample grids and evaluations; default: 2,000, or a fifth "
+        "of a shorter run",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the plan and every option, and stop"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "the built-in trainer runs in one process, but WORLD_SIZE is "
+            f"{os.environ['WORLD_SIZE']}; start it without torchrun, or train a StudioGAN "
+            "checkout with -DDP"
+        )
+    from topk_plugin.engine.config import load_config
+    from topk_plugin.engine.data.open import open_images
+    from topk_plugin.engine.plan import describe_plan
+    from topk_plugin.engine.trainer import Trainer
+
+    config = load_config(options.cfg_file, options.set)
+    metrics = chosen_metrics(options.eval_metrics)
+    device = chosen_device(options.device)
+    checkpoint = _find_checkpoint(options)
+    run_seed, precision = _settle(options, config, checkpoint)
+    images = open_images(
+        config.DATA.name,
+        options.data_dir,
+        img_size=config.DATA.img_size,
+        num_classes=config.DATA.num_classes,
+    )
+    say(f"data: {images.name}, {images.source}")
+    trainer = Trainer(config, images, seed=run_seed, device=device, precision=precision)
+    counts = [
+        sum(p.numel() for p in network.parameters()) / 1e6
+        for network in (trainer.generator, trainer.discriminator)
+    ]
+    say(
+        f"model: {config.MODEL.backbone} {config.MODEL.g_cond_mtd}/{config.MODEL.d_cond_mtd}, "
+        f"generator {counts[0]:.2f} M and discriminator {counts[1]:.2f} M parameters, "
+        f"{device.type}, {precision}, seed {run_seed}"
+    )
+    for line in describe_plan(
+        config, images=len(images), steps_per_epoch=trainer.stream.steps_per_epoch
+    ):
+        say(line)
+    if options.dry_run:
+        print(config.to_yaml(), end="")
+        return 0
+
+    from topk_plugin.engine.run import Interrupted, RunOptions, TrainingRun
+    from topk_plugin.engine.run_folder import RunFolder
+    from topk_plugin.evaluation.metrics import Evaluator
+
+    folder = RunFolder(options.save_dir)
+    if checkpoint is not None:
+        if checkpoint.data.get("fingerprint") != images.fingerprint():
+            say("note: these are not the images that the run was started with")
+        checkpoint.restore(trainer)
+        say(f"resume: {checkpoint.path} at step {checkpoint.step:,}")
+    evaluator = None
+    if metrics:
+        evaluator = Evaluator(
+            images,
+            metrics=metrics,
+            extractor=options.extractor,
+            inception_weights=options.inception_weights,
+            device=device,
+            seed=0,
+        )
+        say(describe_extractor(evaluator.describe()))
+    command = shlex.join(["topk-plugin", *sys.argv[1:]])
+    total = config.OPTIMIZATION.total_steps
+    run_options = RunOptions(
+        seed=run_seed,
+        print_freq=options.print_freq or min(100, max(1, total // 50)),
+        save_freq=options.save_freq or min(2000, max(1, -(-total // 5))),
+        num_samples=options.num_samples or min(len(images), 50_000),
+        command=command,
+    )
+    folder.write_start(config, command, {"options": asdict(run_options), "device": device.type})
+    training = TrainingRun(
+        trainer, images, folder, evaluator, run_options, checkpoint=checkpoint, say=say
+    )
+    try:
+        result = training.run()
+    except Interrupted:
+        say(
+            f"stopped at step {trainer.step_count:,} of {total:,}; a checkpoint is saved, go on "
+            f"with: {_resume_command(command)}"
+        )
+        return 130
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
+    say(f"done: {result['steps']:,} steps{', ' if shown else ''}{shown}; see {options.save_dir}")
+    return 0
+
+
+def describe_extractor(facts: dict[str, object]) -> str:
+    """One line on what the metrics are measured with."""
+    line = f"metrics: {facts['extractor']} extractor ({facts['reason']})"
+    accuracy = facts.get("held_out_accuracy")
+    if isinstance(accuracy, float):
+        line += f", held-out accuracy {accuracy:.1%}"
+    return f"{line}, reference {facts['reference']} ({facts['reference_size']} images)"
+
+
+def _find_checkpoint(options: argparse.Namespace) -> "Checkpoint | None":
+    import torch
+
+    from topk_plugin.engine.checkpoint import checkpoint_file, load_checkpoint
+    from topk_plugin.engine.run import has_run
+
+    there_already = has_run(options.save_dir)
+    if options.ckpt_dir == "auto":
+        last = options.save_dir / "checkpoints" / "last.pt"
+        return load_checkpoint(last, torch.device("cpu")) if last.exists() else None
+    if options.ckpt_dir is not None:
+        return load_checkpoint(checkpoint_file(Path(options.ckpt_dir)), torch.device("cpu"))
+    if there_already and not options.dry_run:
+        raise UserError(
+            f"{options.save_dir} holds a run already; go on with it by -ckpt auto, or give "
+            "another folder to -save"
+        )
+    return None
+
+
+def _settle(
+    options: argparse.Namespace, config: "Config", checkpoint: "Checkpoint | None"
+) -> tuple[int, str]:
+    """Seed and precision: as asked, else the checkpoint's, else the defaults."""
+    if checkpoint is None:
+        return options.seed or 0, options.precision or "fp32"
+    before, now = checkpoint.config.to_dict(), config.to_dict()
+    changed = [
+        f"{section}.{key} {before[section].get(key)!r} -> {value!r}"
+        for section, values in now.items()
+        for key, value in values.items()
+        if before[section].get(key) != value
+    ]
+    if changed:
+        say(f"note: the config differs from the checkpoint's: {', '.join(changed)}")
+    if options.seed is not None and options.seed != checkpoint.seed:
+        raise UserError(
+            f"--seed {options.seed}, but the run was started with seed {checkpoint.seed}; drop "
+            "--seed to go on with it, or start a new run"
+        )
+    return checkpoint.seed, options.precision or checkpoint.precision
+
+
+def _resume_command(command: str) -> str:
+    return command if " -ckpt " in command or "--ckpt_dir" in command else f"{command} -ckpt auto"

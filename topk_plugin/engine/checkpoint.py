@@ -1,0 +1,182 @@
+"""Checkpoints: one file with everything, written atomically, read without running code."""
+
+import errno
+import pickle
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from topk_plugin.engine.config import Config
+from topk_plugin.engine.trainer import Trainer
+from topk_plugin.errors import UserError
+from topk_plugin.files import atomic_write
+
+FORMAT = "topk-plugin checkpoint"
+VERSION = 1
+LAST, BEST = "last.pt", "best.pt"
+
+
+@dataclass
+class RunProgress:
+    """What a run remembers beside the trainer's state.
+
+    Attributes:
+        evaluated_step: the last step whose evaluation is in ``history``; -1 before the first.
+        history: one entry an evaluation: ``step`` and the metric values.
+        best: the entry with the best first metric so far.
+        seconds: wall time spent in training steps, over all sittings.
+    """
+
+    evaluated_step: int = -1
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] | None = None
+    seconds: float = 0.0
+
+
+def save_checkpoint(
+    path: Path, trainer: Trainer, *, seed: int, data: Mapping[str, Any], progress: RunProgress
+) -> None:
+    """Write the whole state of a run to ``path``.
+
+    Args:
+        path: the file, replaced atomically.
+        trainer: the GAN in training.
+        seed: the run's seed.
+        data: name, source and fingerprint of the training images.
+        progress: the run's own memory.
+
+    Raises:
+        UserError: the disk is full or the folder can't be written.
+    """
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": trainer.config.to_dict(),
+        "seed": seed,
+        "precision": trainer.precision,
+        "data": dict(data),
+        "progress": {
+            "evaluated_step": progress.evaluated_step,
+            "history": progress.history,
+            "best": progress.best,
+            "seconds": progress.seconds,
+        },
+        "trainer": trainer.state_dict(),
+    }
+    with atomic_write(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:
+            # torch's writer reports a failed write as a RuntimeError without the reason.
+            full = shutil.disk_usage(path.parent).free < 2**20
+            raise OSError(
+                errno.ENOSPC if full else errno.EIO, str(error).splitlines()[0]
+            ) from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's content, its outer structure checked.
+
+    Attributes:
+        path: the file.
+        config: the run's config.
+        seed: the run's seed.
+        precision: "fp32" or "bf16".
+        data: name, source and fingerprint of the training images.
+        progress: the run's own memory.
+        trainer: for ``Trainer.load_state_dict``.
+    """
+
+    path: Path
+    config: Config
+    seed: int
+    precision: str
+    data: dict[str, Any]
+    progress: RunProgress
+    trainer: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps that were over when it was written."""
+        return int(self.trainer["step"])
+
+    def restore(self, trainer: Trainer) -> None:
+        """Load the state into a trainer of the same networks.
+
+        Raises:
+            UserError: the trainer's networks are others, or the state is damaged.
+        """
+        try:
+            trainer.load_state_dict(self.trainer)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{self.path} does not fit this config ({reason[:300]}); resume with the config "
+                "the run was started with (config.yaml in its folder)"
+            ) from error
+
+
+def checkpoint_file(place: Path, name: str = LAST) -> Path:
+    """The checkpoint meant by a file, a ``checkpoints`` folder or a run's folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if place.is_file():
+        return place
+    for candidate in (place / name, place / "checkpoints" / name):
+        if candidate.is_file():
+            return candidate
+    raise UserError(
+        f"{place} holds no checkpoint ({name}); give a run's folder, its checkpoints folder or a "
+        ".pt file"
+    )
+
+
+def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
+    """Read a checkpoint; its tensors go to ``device`` (random states stay on the CPU).
+
+    Raises:
+        UserError: unreadable, damaged, or not a checkpoint of this version.
+    """
+    try:
+        # On the CPU first: generator states must be there, and load_state_dict moves the rest.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror or error}); check it") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(_damaged(path)) from error
+    except zipfile.BadZipFile as error:
+        raise UserError(_damaged(path)) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is not a topk-plugin checkpoint; give one that `train` wrote")
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{path} is a checkpoint of version {content.get('version')}, this program reads "
+            f"version {VERSION}; use the version of topk-plugin that wrote it"
+        )
+    try:
+        return Checkpoint(
+            path=path,
+            config=Config.from_dict(content["config"], str(path)),
+            seed=int(content["seed"]),
+            precision=content["precision"],
+            data=content["data"],
+            progress=RunProgress(**content["progress"]),
+            trainer=content["trainer"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(_damaged(path)) from error
+
+
+def _damaged(path: Path) -> str:
+    return (
+        f"{path} is damaged or not a checkpoint; give another one (best.pt beside it, or an older "
+        "copy), or start a new run in another folder"
+    )

@@ -1,0 +1,54 @@
+"""The optimisers that StudioGAN offers, with its settings."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from topk_plugin.engine.config import OptimizationConfig
+
+# StudioGAN gives Adam this eps, not torch's 1e-8.
+ADAM_EPS = 1e-6
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter],
+    settings: OptimizationConfig,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """The optimiser of section OPTIMIZATION for one network.
+
+    Args:
+        parameters: what it updates.
+        settings: section OPTIMIZATION; its values are taken to be checked.
+        learning_rate: g_lr or d_lr.
+        weight_decay: g_weight_decay or d_weight_decay.
+    """
+    parameters = list(parameters)
+    momentum = settings.momentum or 0.0
+    if settings.type_ == "SGD":
+        return torch.optim.SGD(
+            parameters,
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            nesterov=bool(settings.nesterov),
+        )
+    if settings.type_ == "RMSprop":
+        return torch.optim.RMSprop(
+            parameters,
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            alpha=0.99 if settings.alpha is None else settings.alpha,
+        )
+    return torch.optim.Adam(
+        parameters,
+        lr=learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=ADAM_EPS,
+        weight_decay=weight_decay,
+        fused=True,  # one kernel over all parameters instead of several for each
+    )

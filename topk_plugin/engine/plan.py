@@ -1,0 +1,73 @@
+"""What a run is going to do, said before it does it."""
+
+import math
+
+from topk_plugin.engine.config import Config
+from topk_plugin.engine.trainer import top_k_schedule
+
+
+def steps_to_floor(config: Config, steps_per_epoch: int) -> float | None:
+    """Training steps until k reaches its floor; infinity if it never does, None without top-k."""
+    schedule = top_k_schedule(config)
+    if schedule is None:
+        return None
+    periods = schedule.progress_to_floor
+    if math.isinf(periods):
+        return math.inf
+    if schedule.every == "epoch":
+        return math.ceil(periods) * steps_per_epoch
+    return math.ceil(math.ceil(periods) * schedule.every / config.OPTIMIZATION.g_updates_per_step)
+
+
+def describe_top_k(config: Config, steps_per_epoch: int) -> list[str]:
+    """Lines on the top-k settings: where k starts and ends, and a remedy if it ends too high."""
+    schedule, loss = top_k_schedule(config), config.LOSS
+    optimization = config.OPTIMIZATION
+    floor_at = steps_to_floor(config, steps_per_epoch)
+    if schedule is None or floor_at is None:
+        return ["top-k: off (LOSS.apply_topk)"]
+    batch, total = optimization.batch_size, optimization.total_steps
+    floor = schedule.k(schedule.progress_to_floor, batch)
+    unit = "epoch" if schedule.every == "epoch" else f"{schedule.every} generator steps"
+    lines = [
+        f"top-k: k from {batch} to {floor} of {batch} (gamma {schedule.gamma:g} every {unit}, "
+        f"nu {schedule.nu:g}), mode {loss.topk_mode}, policy {loss.topk_policy}, "
+        f"normalize {loss.topk_normalize}"
+    ]
+    if floor == batch:
+        lines.append(
+            "note: k can never drop under the batch size, so top-k does nothing here; lower "
+            "LOSS.topk_nu and LOSS.topk_gamma, or enlarge the batch"
+        )
+    elif floor_at <= total:
+        lines.append(f"top-k: the floor is reached at step {floor_at:,.0f} of {total:,}")
+    else:
+        updates = total * optimization.g_updates_per_step
+        periods = total / steps_per_epoch if schedule.every == "epoch" else updates / schedule.every
+        end = schedule.k(math.floor(periods), batch)
+        line = f"note: k only falls to {end} in {total:,} steps"
+        half = math.floor(periods / 2)
+        if half >= 1:
+            line += (
+                f"; LOSS.topk_gamma={math.floor(1e4 * schedule.nu ** (1 / half)) / 1e4:g} would "
+                "reach the floor half-way"
+            )
+        else:
+            line += "; LOSS.topk_every=STEPS anneals by generator steps instead of epochs"
+        lines.append(line)
+    return lines
+
+
+def describe_plan(config: Config, *, images: int, steps_per_epoch: int) -> list[str]:
+    """Lines on the length of a run and its top-k schedule."""
+    optimization = config.OPTIMIZATION
+    per_step = optimization.batch_size * optimization.acml_steps * optimization.d_updates_per_step
+    total = optimization.total_steps
+    return [
+        f"plan: {total:,} steps = {total / steps_per_epoch:,.1f} epochs of {steps_per_epoch:,} "
+        f"steps; a step shows {per_step} of {images:,} real images to the critic "
+        f"({optimization.d_updates_per_step} critic and {optimization.g_updates_per_step} "
+        f"generator updates, batch {optimization.batch_size}"
+        + (f" x {optimization.acml_steps} accumulated)" if optimization.acml_steps > 1 else ")"),
+        *describe_top_k(config, steps_per_epoch),
+    ]

@@ -1,0 +1,309 @@
+"""A whole training run: steps, logs, pictures, evaluations, checkpoints, and stopping well."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from topk_plugin.engine.checkpoint import BEST, LAST, Checkpoint, RunProgress, save_checkpoint
+from topk_plugin.engine.config import Config
+from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.latents import LatentSource
+from topk_plugin.engine.run_folder import RunFolder
+from topk_plugin.engine.sample_grid import class_grid, generate, save_grid
+from topk_plugin.engine.trainer import Trainer
+from topk_plugin.evaluation.metrics import Evaluator
+from topk_plugin.monitor import RunLog, TopKMonitor
+
+# Seeds of what must be the same in every run of a comparison, whatever the run's own seed.
+GRID_SEED = 2020
+EVALUATION_SEED = 2021
+
+# Metrics of which more is better; all others are distances.
+HIGHER_IS_BETTER = ("inception_score", "classifier_score", "precision", "recall")
+
+
+class Interrupted(Exception):
+    """The user or the system asked the run to stop; a checkpoint is saved."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line decides, beside the config.
+
+    Attributes:
+        seed: the run's seed.
+        print_freq: steps between two log entries.
+        save_freq: steps between two checkpoints, sample grids and evaluations.
+        num_samples: generated images of an evaluation.
+        command: the command as typed, for the records.
+    """
+
+    seed: int
+    print_freq: int
+    save_freq: int
+    num_samples: int
+    command: str
+
+
+class TrainingRun:
+    """Trains to ``OPTIMIZATION.total_steps`` in a run's folder.
+
+    Args:
+        trainer: the GAN, fresh or restored from ``checkpoint``.
+        images: the training images.
+        folder: the run's folder.
+        evaluator: measures samples; None for no metrics.
+        options: see there.
+        checkpoint: what the run goes on from, or None.
+        say: prints a line for people.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        images: ImageSet,
+        folder: RunFolder,
+        evaluator: Evaluator | None,
+        options: RunOptions,
+        *,
+        checkpoint: Checkpoint | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.trainer = trainer
+        self.config: Config = trainer.config
+        self.folder = folder
+        self.evaluator = evaluator
+        self.options = options
+        self.progress = RunProgress() if checkpoint is None else checkpoint.progress
+        self._say = say
+        self._data = {
+            "name": images.name,
+            "source": images.source,
+            "fingerprint": images.fingerprint(),
+        }
+        self._log = RunLog(folder.path, None if checkpoint is None else checkpoint.step)
+        self._monitor: TopKMonitor | None = None
+        if trainer.topk is not None:
+            self._monitor = TopKMonitor(trainer.topk, self.config.DATA.num_classes)
+        self._grid = class_grid(self.config, seed=GRID_SEED, device=trainer.device)
+        self._stop_asked = False
+        self._may_stop_now = False
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end; returns what is in result.json.
+
+        Raises:
+            Interrupted: stopped by Ctrl-C or SIGTERM, with a checkpoint saved.
+            UserError: a file can't be written.
+        """
+        total = self.config.OPTIMIZATION.total_steps
+        trainer = self.trainer
+        with (
+            self._stoppable(),
+            tqdm(
+                total=total, initial=trainer.step_count, unit="step", disable=None, smoothing=0.05
+            ) as bar,
+        ):
+            try:
+                self._train(total, bar)
+            except KeyboardInterrupt:
+                self._save_checkpoint()
+                self._log.close()
+                raise Interrupted from None
+        self._log.close()
+        result = self._result()
+        self.folder.write_result(result)
+        return result
+
+    # --- the loop --------------------------------------------------------------------------
+
+    def _train(self, total: int, bar: Any) -> None:
+        trainer, options = self.trainer, self.options
+        printed_step, printed_time = trainer.step_count, time.perf_counter()
+        while True:
+            step = trainer.step_count
+            due = step % options.save_freq == 0 or step >= total
+            if due and self.progress.evaluated_step < step:
+                with self._interruptible():
+                    self._look(step)
+                self._save_checkpoint()
+                printed_step, printed_time = step, time.perf_counter()
+            if step >= total:
+                return
+            if self._stop_asked:
+                raise KeyboardInterrupt
+            before = time.perf_counter()
+            losses = trainer.step()
+            if self._monitor is not None:
+                self._monitor.update()
+            self.progress.seconds += time.perf_counter() - before
+            bar.update()
+            step = trainer.step_count
+            if step % options.print_freq == 0 or step >= total:
+                seconds = time.perf_counter() - printed_time
+                rate = (step - printed_step) * trainer.images_per_step / seconds
+                self._report(step, losses, rate, bar)
+                printed_step, printed_time = step, time.perf_counter()
+
+    def _report(self, step: int, losses: dict[str, Tensor], rate: float, bar: Any) -> None:
+        scalars = dict(
+            zip(
+                losses,
+                torch.stack([loss.float() for loss in losses.values()]).tolist(),
+                strict=True,
+            )
+        )
+        scalars["speed/images_per_second"] = rate
+        if self._monitor is not None:
+            scalars |= self._monitor.scalars()
+        elif self.trainer.k is not None:
+            scalars["topk/k"] = float(self.trainer.k)
+        self._log.scalars(step, scalars)
+        shown = {
+            "G": f"{scalars['loss/generator']:.3f}",
+            "D": f"{scalars['loss/discriminator']:.3f}",
+        }
+        if "topk/k" in scalars:
+            shown["k"] = f"{scalars['topk/k']:.0f}/{self.config.OPTIMIZATION.batch_size}"
+        shown["img/s"] = f"{rate:,.0f}"
+        bar.set_postfix(shown)
+        if bar.disable:
+            left = (self.config.OPTIMIZATION.total_steps - step) * self.trainer.images_per_step
+            values = " ".join(f"{name} {value}" for name, value in shown.items())
+            self._say(f"step {step:,}: {values} ETA {tqdm.format_interval(left / rate)}")
+
+    def _look(self, step: int) -> None:
+        """Sample grid, histograms and metrics of this step."""
+        sampler = self.trainer.sampler()
+        batch_size = self.config.OPTIMIZATION.batch_size
+        images = generate(sampler, *self._grid, batch_size=batch_size)
+        save_grid(self.folder.samples / f"step_{step:06d}.png", images)
+        if self._monitor is not None and self.trainer.last_fakes is not None:
+            self._log.histogram(step, "topk/scores", self._monitor.scores())
+            picture = self._monitor.kept_vs_dropped(self.trainer.last_fakes)
+            if picture is not None:
+                self._log.image(step, "topk/kept_vs_dropped", picture)
+        if self.evaluator is not None:
+            values = evaluate_generator(
+                sampler, self.config, self.evaluator, self.options.num_samples, self.trainer.device
+            )
+            self._log.scalars(step, {f"metric/{name}": value for name, value in values.items()})
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            tqdm.write(f"step {step:,}: {shown}", file=sys.stderr)
+            entry = {"step": float(step)} | values
+            self.progress.history.append(entry)
+            if self._is_best(entry):
+                self.progress.best = entry
+                self.progress.evaluated_step = step
+                self._save_checkpoint(BEST)
+        self.progress.evaluated_step = step
+
+    def _is_best(self, entry: dict[str, float]) -> bool:
+        assert self.evaluator is not None
+        name, best = self.evaluator.keys[0], self.progress.best
+        if best is None:
+            return True
+        sign = -1 if name in HIGHER_IS_BETTER else 1
+        return sign * entry[name] < sign * best[name]
+
+    def _save_checkpoint(self, name: str = LAST) -> None:
+        save_checkpoint(
+            self.folder.checkpoints / name,
+            self.trainer,
+            seed=self.options.seed,
+            data=self._data,
+            progress=self.progress,
+        )
+
+    def _result(self) -> dict[str, Any]:
+        loss, history = self.config.LOSS, self.progress.history
+        top_k: dict[str, Any] = {"apply_topk": loss.apply_topk}
+        if loss.apply_topk:
+            top_k |= {
+                "topk_gamma": loss.topk_gamma,
+                "topk_nu": loss.topk_nu,
+                "topk_mode": loss.topk_mode,
+                "topk_policy": loss.topk_policy,
+                "topk_normalize": loss.topk_normalize,
+                "topk_every": loss.topk_every,
+                "k_at_the_end": self.trainer.k,
+            }
+        evaluator = self.evaluator
+        final = history[-1] if history else {}
+        return {
+            "steps": self.trainer.step_count,
+            "epochs": self.trainer.stream.epoch,
+            "seed": self.options.seed,
+            "precision": self.trainer.precision,
+            "metrics": {name: value for name, value in final.items() if name != "step"},
+            "best": self.progress.best,
+            "history": history,
+            "measured_with": (
+                None if evaluator is None else evaluator.describe(self.options.num_samples)
+            ),
+            "top_k": top_k,
+            "data": self._data,
+            "training_seconds": round(self.progress.seconds, 1),
+            "command": self.options.command,
+        }
+
+    # --- stopping --------------------------------------------------------------------------
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM end the run after the step under way, where state is whole."""
+        previous = {
+            number: signal.signal(number, self._ask_to_stop)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._may_stop_now or self._stop_asked:
+            raise KeyboardInterrupt
+        self._stop_asked = True
+        tqdm.write("stopping after this step (again to stop at once)", file=sys.stderr)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Nothing in here changes the training state: stop at once when asked."""
+        self._may_stop_now = True
+        try:
+            if self._stop_asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._may_stop_now = False
+
+
+def evaluate_generator(
+    sampler: torch.nn.Module,
+    config: Config,
+    evaluator: Evaluator,
+    num_samples: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Metric values of ``num_samples`` images, from the same latents and labels every time."""
+    source = LatentSource(config, seed=EVALUATION_SEED, device=device)
+    latents, labels = source.latents(num_samples), source.labels(num_samples)
+    images = generate(sampler, latents, labels, batch_size=config.OPTIMIZATION.batch_size)
+    return evaluator.evaluate(images)
+
+
+def has_run(folder: Path) -> bool:
+    """Whether the folder holds a run already, which a new one must not overwrite."""
+    return any((folder / name).exists() for name in ("config.yaml", "checkpoints/last.pt"))

@@ -1,0 +1,109 @@
+"""Features of image sets, and the cache of a reference set's features."""
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from topk_plugin.evaluation.extractors import LoadedExtractor
+from topk_plugin.evaluation.labelled_images import LabelledImages
+from topk_plugin.files import atomic_write, cache_folder
+
+
+@torch.no_grad()
+def extract_features(
+    extractor: LoadedExtractor,
+    images: Tensor | Dataset[Any],
+    *,
+    device: torch.device,
+    batch_size: int,
+    what: str,
+) -> dict[str, Tensor]:
+    """Every layer of the extractor for all images: name -> float32 [N, D] on the CPU.
+
+    A loop of our own, not a DataLoader: that would draw from the global random generator, and a
+    training that is evaluated must end with the same weights as one that is not.
+
+    Args:
+        images: uint8 [N, 3, S, S], or a sized data set of such images [3, S, S] (or of tuples that
+            begin with one).
+        what: what the progress bar calls the images.
+    """
+    n_images = count_images(images)
+    module = extractor.module
+    layers: dict[str, list[Tensor]] = {name: [] for name in module.get_requested_features_list()}
+    progress = tqdm(
+        total=n_images, desc=f"features of {what}", unit="img", delay=2, leave=False, disable=None
+    )
+    with progress:
+        for start in range(0, n_images, batch_size):
+            batch = image_batch(images, start, min(start + batch_size, n_images)).to(device)
+            for name, value in module.convert_features_tuple_to_dict(module(batch)).items():
+                layers[name].append(value.float().cpu())
+            progress.update(len(batch))
+    return {name: torch.cat(values) for name, values in layers.items()}
+
+
+def count_images(images: Tensor | Dataset[Any]) -> int:
+    """How many images there are."""
+    return len(images)  # type: ignore[arg-type]  # Dataset does not promise a length
+
+
+def image_batch(images: Tensor | Dataset[Any], start: int, stop: int) -> Tensor:
+    """Images ``start`` to ``stop`` as one tensor."""
+    if isinstance(images, Tensor):
+        return images[start:stop]
+    items = [images[index] for index in range(start, stop)]
+    return torch.stack([item[0] if isinstance(item, tuple | list) else item for item in items])
+
+
+def reference_features(
+    extractor: LoadedExtractor,
+    layer: str,
+    reference: LabelledImages,
+    *,
+    device: torch.device,
+    batch_size: int,
+) -> Tensor:
+    """One layer's features of the reference set, float32 [N, D]: from the cache, else computed.
+
+    The file is ``cache_folder()/features/<hash of images, weights and layer>.pt``. One that can't
+    be read is replaced, with a warning.
+
+    Raises:
+        UserError: the cache folder can't be written.
+    """
+    key = f"{reference.fingerprint()} {extractor.weights_sha256} {layer}"
+    path = cache_folder() / "features" / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
+    if path.exists():
+        try:
+            return _read(path, len(reference.images))
+        # A damaged file makes torch.load raise nearly anything.
+        except Exception as error:
+            warnings.warn(
+                f"the cached features {path} can't be read ({type(error).__name__}): "
+                "they are computed again",
+                stacklevel=2,
+            )
+    features = extract_features(
+        extractor,
+        reference.images,
+        device=device,
+        batch_size=batch_size,
+        what=reference.name,
+    )[layer]
+    with atomic_write(path) as temporary:
+        torch.save(features, temporary)
+    return features
+
+
+def _read(path: Path, n_images: int) -> Tensor:
+    features = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(features, Tensor) or features.shape[:1] != (n_images,):
+        raise ValueError("not the features of this set")
+    return features

@@ -1,0 +1,224 @@
+"""`topk-plugin train`: the run's folder, resuming after kills, Ctrl-C."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.cli.helpers import Program, assert_same_weights, final_weights
+from tests.engine.tiny import CONTRASTIVE, ICR, tiny_config
+
+
+def test_a_run_leaves_everything_in_its_folder(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = program.train(run, "-metrics", "fid", "kid", "is", "prdc")
+    assert done.status == 0, done.err
+    assert sorted(p.name for p in run.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "samples",
+        "tensorboard",
+    ]
+    result = json.loads((run / "result.json").read_text())
+    assert result["steps"] == 6
+    assert result["seed"] == 0
+    keys = {"frechet_distance", "kernel_distance", "classifier_score", "precision", "recall"}
+    assert result["metrics"].keys() == keys  # no "fid": that name is Inception's
+    assert [entry["step"] for entry in result["history"]] == [0, 2, 4, 6]
+    assert result["measured_with"]["extractor"] == "builtin"
+    assert result["measured_with"]["samples"] == 40
+    assert result["top_k"]["k_at_the_end"] == 2
+    assert result["data"]["fingerprint"]
+    best = min(result["history"], key=lambda entry: entry["frechet_distance"])
+    assert result["best"] == best
+    grid = Image.open(run / "samples" / "step_000006.png")
+    assert grid.size == (10 * 66 + 2, 4 * 66 + 2)  # a row a class, 32 px enlarged twice
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    tags = set().union(*entries)
+    assert {
+        "loss/generator",
+        "loss/discriminator",
+        "topk/k",
+        "topk/fraction_kept",
+        "topk/threshold",
+        "topk/score_kept_mean",
+        "topk/score_dropped_mean",
+        "topk/nonfinite",
+        "topk/keep_rate_class/0",
+        "speed/images_per_second",
+        "metric/frechet_distance",
+    } <= tags
+    ks = [e["topk/k"] for e in entries if "topk/k" in e]
+    assert ks == [8, 8, 4, 4, 2, 2]  # k of each step; it moves after every second one
+    assert tiny_config().to_yaml() == (run / "config.yaml").read_text()
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    torch.load(run / "checkpoints" / "best.pt", weights_only=True)
+
+
+def test_what_people_are_told(program: Program, tmp_path: Path) -> None:
+    done = program.train(tmp_path / "run", "-metrics", "none", "--set", "LOSS.topk_gamma=0.9")
+    assert "top-k: k from 8 to 2 of 8 (gamma 0.9 every epoch, nu 0.25)" in done.err
+    assert "note: k only falls to 5 in 6 steps; LOSS.topk_gamma=0.25" in done.err
+    assert "step 6: G " in done.err
+    assert "img/s" in done.err
+    assert "ETA" in done.err
+    assert "done: 6 steps" in done.err
+    assert done.out == ""
+
+
+def test_dry_run_prints_every_option_and_writes_nothing(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = program.train(run, "--dry-run", "--set", "LOSS.topk_nu=0.5", "OPTIMIZATION.g_lr=1e-3")
+    assert done.status == 0
+    assert not run.exists()
+    changed = tiny_config({"LOSS": {"topk_nu": 0.5}, "OPTIMIZATION": {"g_lr": 1e-3}})
+    assert done.out == changed.to_yaml()
+    assert "plan: 6 steps = 3.0 epochs of 2 steps" in done.err
+    assert "the floor is reached at step 2 of 6" in done.err
+
+
+def test_metrics_none_measures_nothing(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert program.train(run, "-metrics", "none").status == 0
+    result = json.loads((run / "result.json").read_text())
+    assert result["metrics"] == {}
+    assert result["measured_with"] is None
+    assert (run / "samples" / "step_000006.png").exists()
+
+
+def test_without_top_k(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = program.train(run, "-metrics", "none", "--set", "LOSS.apply_topk=false")
+    assert done.status == 0
+    assert "top-k: off" in done.err
+    entries = (run / "metrics.jsonl").read_text()
+    assert "topk/" not in entries
+    assert json.loads((run / "result.json").read_text())["top_k"] == {"apply_topk": False}
+
+
+def test_a_run_is_never_overwritten(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    program.train(run, "-metrics", "none")
+    before = final_weights(run)
+    again = program.train(run, "-metrics", "none")
+    assert again.status == 2
+    assert "holds a run already; go on with it by -ckpt auto" in again.err
+    assert final_weights(run).keys() == before.keys()
+    finished = program.train(run, "-metrics", "none", "-ckpt", "auto")
+    assert finished.status == 0
+    assert "resume:" in finished.err
+
+
+def test_ckpt_auto_starts_anew_where_nothing_is(program: Program, tmp_path: Path) -> None:
+    done = program.train(tmp_path / "run", "-metrics", "none", "-ckpt", "auto")
+    assert done.status == 0
+    assert "resume" not in done.err
+
+
+def wait_for(path: Path, process, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "changes", [(), (CONTRASTIVE,), (ICR,)], ids=["BigGAN-TopK", "ContraGAN-TopK", "ICR-TopK"]
+)
+def test_killed_and_resumed_ends_bit_identical(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: tuple[dict, ...],
+) -> None:
+    monkeypatch.setenv("TOPK_PLUGIN_CACHE", str(tmp_path / "cache"))
+    steps = {"OPTIMIZATION": {"total_steps": 60}}
+    program = Program(tmp_path, capsys, *changes, steps)
+    options = ["-metrics", "fid", "--save_freq", 7]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert program.train(whole, *options).status == 0
+
+    process = program.start(program.train_arguments(killed, *options))
+    wait_for(killed / "samples" / "step_000014.png", process)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "result.json").exists()
+    content = torch.load(killed / "checkpoints" / "last.pt", weights_only=True)
+    assert content["trainer"]["step"] < 60
+
+    resumed = program.train(killed, *options, "-ckpt", "auto")
+    assert resumed.status == 0, resumed.err
+    assert_same_weights(whole, killed)
+    histories = [
+        json.loads((run / "result.json").read_text())["history"] for run in (whole, killed)
+    ]
+    assert histories[0] == histories[1]
+    logs = [
+        [
+            {
+                k: v
+                for k, v in json.loads(line).items()
+                if k not in ("time", "speed/images_per_second")
+            }
+            for line in (run / "metrics.jsonl").read_text().splitlines()
+        ]
+        for run in (whole, killed)
+    ]
+    assert logs[0] == logs[1]
+    # nothing half-written is left behind
+    assert [p.name for p in killed.rglob(".*")] == []
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(program: Program, tmp_path: Path) -> None:
+    options = ["-metrics", "none", "--save_freq", 1000, "--set", "OPTIMIZATION.total_steps=40"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert program.train(whole, *options).status == 0
+
+    process = program.start(program.train_arguments(stopped, *options))
+    wait_for(stopped / "metrics.jsonl", process)  # some steps are over
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "a checkpoint is saved, go on with: topk-plugin train" in err
+    assert "-ckpt auto" in err
+    content = torch.load(stopped / "checkpoints" / "last.pt", weights_only=True)
+    assert 0 < content["trainer"]["step"] < 40
+
+    assert program.train(stopped, *options, "-ckpt", "auto").status == 0
+    assert_same_weights(whole, stopped)
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(program: Program, tmp_path: Path) -> None:
+    options = ["-metrics", "none"]
+    program.train(tmp_path / "short", *options)
+    longer = ["--set", "OPTIMIZATION.total_steps=8"]
+    done = program.train(tmp_path / "on", *options, *longer, "-ckpt", tmp_path / "short")
+    assert done.status == 0, done.err
+    assert "config differs from the checkpoint's: OPTIMIZATION.total_steps 6 -> 8" in done.err
+    program.train(tmp_path / "long", *options, *longer)
+    assert_same_weights(tmp_path / "on", tmp_path / "long")
+
+
+def test_resuming_on_another_batch_size_keeps_the_progress(
+    program: Program, tmp_path: Path
+) -> None:
+    program.train(tmp_path / "run", "-metrics", "none")
+    done = program.train(
+        tmp_path / "on",
+        *("-metrics", "none", "-ckpt", tmp_path / "run"),
+        *("--set", "OPTIMIZATION.total_steps=7", "OPTIMIZATION.batch_size=16"),
+    )
+    assert done.status == 0, done.err
+    last = json.loads((tmp_path / "on" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["topk/k"] == 4  # a quarter of 16, at once

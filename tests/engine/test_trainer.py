@@ -1,0 +1,288 @@
+"""A step of the trainer: who is updated, when, with which gradient, and exact resumption."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.engine.tiny import CLASSES, CONTRASTIVE, ICR, tiny_config, tiny_trainer
+from topk_plugin import keep_mask
+from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.trainer import Trainer
+
+GANS = {"BigGAN": (), "ContraGAN": (CONTRASTIVE,), "BigGAN-ICR": (ICR,)}
+OFF = {"LOSS": {"apply_topk": False, "topk_gamma": "N/A", "topk_nu": "N/A"}}
+
+
+def whole_state(trainer: Trainer) -> dict[str, Tensor]:
+    """Every tensor of the state by its path."""
+    found: dict[str, Tensor] = {}
+
+    def walk(value: object, path: str) -> None:
+        if isinstance(value, Tensor):
+            found[path] = value.detach().clone()
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                walk(inner, f"{path}/{name}")
+        elif isinstance(value, list):
+            for i, inner in enumerate(value):
+                walk(inner, f"{path}/{i}")
+        elif isinstance(value, int | float):
+            found[path] = torch.tensor(value)
+
+    walk(trainer.state_dict(), "")
+    return found
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert different == []
+
+
+def reloaded(trainer: Trainer, *changes: dict, seed: int = 0) -> Trainer:
+    buffer = io.BytesIO()
+    torch.save(trainer.state_dict(), buffer)
+    buffer.seek(0)
+    fresh = tiny_trainer(*changes, seed=seed)
+    fresh.load_state_dict(torch.load(buffer, weights_only=True))
+    return fresh
+
+
+@pytest.mark.parametrize("gan", GANS)
+def test_resuming_at_any_step_changes_nothing_bit_for_bit(gan: str) -> None:
+    steps = 6  # two baskets an epoch: three epochs, k falls 8, 4, 2
+    uninterrupted = tiny_trainer(*GANS[gan])
+    states = [copy.deepcopy(whole_state(uninterrupted))]
+    ks = []
+    for _ in range(steps):
+        uninterrupted.step()
+        ks.append(uninterrupted.k)
+        states.append(whole_state(uninterrupted))
+    assert ks == [8, 4, 4, 2, 2, 2]
+    for stop in range(steps):
+        trainer = tiny_trainer(*GANS[gan])
+        for _ in range(stop):
+            trainer.step()
+        torch.manual_seed(1234 + stop)  # the global generator plays no part
+        resumed = reloaded(trainer, *GANS[gan])
+        assert_same(whole_state(resumed), states[stop])
+        for _ in range(steps - stop):
+            resumed.step()
+        assert_same(whole_state(resumed), states[steps])
+
+
+@pytest.mark.parametrize("policy", ["random", "balanced", "bottom"])
+def test_resuming_with_other_policies(policy: str) -> None:
+    change = {"LOSS": {"topk_policy": policy}}
+    uninterrupted = tiny_trainer(change)
+    for _ in range(5):
+        uninterrupted.step()
+    resumed = tiny_trainer(change)
+    for _ in range(3):
+        resumed.step()
+    resumed = reloaded(resumed, change)
+    for _ in range(2):
+        resumed.step()
+    assert_same(whole_state(resumed), whole_state(uninterrupted))
+
+
+def test_seeds_make_different_runs_and_equal_seeds_equal_ones() -> None:
+    runs = []
+    for seed in (3, 3, 4):
+        trainer = tiny_trainer(seed=seed)
+        trainer.step()
+        runs.append(whole_state(trainer))
+    assert_same(runs[0], runs[1])
+    assert not torch.equal(
+        runs[0]["/generator/linear0.weight_orig"], runs[2]["/generator/linear0.weight_orig"]
+    )
+
+
+def test_top_k_on_and_off_see_the_same_weights_data_and_latents() -> None:
+    """Paired runs: until k first drops there is no difference at all."""
+    on, off = tiny_trainer(), tiny_trainer(OFF)
+    assert off.topk is None
+    for _ in range(2):
+        on.step()
+        off.step()
+    for name, value in off.generator.state_dict().items():
+        assert torch.equal(on.generator.state_dict()[name], value)
+    on.step()
+    off.step()
+    assert on.stream.state_dict() == off.stream.state_dict()
+    assert torch.equal(on.latents.generator.get_state(), off.latents.generator.get_state())
+    different = [
+        not torch.equal(on.generator.state_dict()[n], v)
+        for n, v in off.generator.state_dict().items()
+    ]
+    assert any(different)
+
+
+@pytest.mark.parametrize("gan", GANS)
+def test_dropped_fakes_get_no_gradient_from_the_critic(gan: str) -> None:
+    trainer = tiny_trainer(*GANS[gan])
+    for _ in range(4):
+        trainer.step()
+    assert trainer.k == 2
+    seen: dict[str, Tensor] = {}
+
+    def watch(module: nn.Module, args: tuple, output: Tensor) -> None:
+        if output.requires_grad and "gradient" not in seen:
+            output.register_hook(lambda gradient: seen.setdefault("gradient", gradient))
+
+    handle = trainer.generator.register_forward_hook(watch)
+    trainer._train_generator()
+    handle.remove()
+    stats = trainer.topk.stats
+    assert torch.equal(stats.mask, keep_mask(stats.scores, 2))
+    with_gradient = (seen["gradient"] != 0).flatten(1).any(1)
+    if gan == "BigGAN-ICR":
+        # zCR compares images with each other and never asks the critic: it moves every sample
+        assert with_gradient.all()
+    else:
+        assert torch.equal(with_gradient, stats.mask)
+
+
+def test_slice_mode_gives_the_gates_gradient_without_a_conditional_loss() -> None:
+    gated = tiny_trainer()
+    sliced = tiny_trainer({"LOSS": {"topk_mode": "slice"}})
+    assert sliced.topk is None
+    for _ in range(4):
+        gated.step()
+    sliced.load_state_dict(gated.state_dict())
+    assert gated.k == sliced.k == 2
+    gradients, losses = [], []
+    for trainer in (gated, sliced):
+        losses.append(trainer._train_generator()["loss/generator"])
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.generator.parameters()]))
+    assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()
+    # the slice logs the loss of the kept samples only, which is lower
+    assert losses[1] < losses[0]
+
+
+def test_one_step_moves_both_networks_and_their_statistics_as_studiogan_does() -> None:
+    trainer = tiny_trainer(
+        {"OPTIMIZATION": {"acml_steps": 2, "g_updates_per_step": 3, "batch_size": 4}}
+    )
+    before = {n: v.clone() for n, v in trainer.generator.state_dict().items()}
+    d_before = {n: v.clone() for n, v in trainer.discriminator.state_dict().items()}
+    trainer.step()
+    after, d_after = trainer.generator.state_dict(), trainer.discriminator.state_dict()
+    # batch statistics move in the generator's updates only: 3 updates x 2 accumulated batches
+    assert after["bn4.num_batches_tracked"] == 6
+    # spectral norm iterates in every forward pass
+    assert not torch.equal(before["linear0.weight_u"], after["linear0.weight_u"])
+    for name in ("linear0.weight_orig", "shared.weight", "conv2d5.bias"):
+        assert not torch.equal(before[name], after[name])
+    for name in ("linear1.weight_orig", "embedding.weight_orig", "blocks.0.0.conv2d1.bias"):
+        assert not torch.equal(d_before[name], d_after[name])
+    assert trainer.step_count == 1
+    assert trainer.stream.state_dict()["basket"] == 1
+    assert trainer.topk.state_dict()["steps"] == 3
+
+
+def test_the_generator_loss_gives_the_critic_no_gradient() -> None:
+    trainer = tiny_trainer()
+    trainer.d_optimizer.zero_grad()
+    trainer._train_generator()
+    assert all(p.grad is None for p in trainer.discriminator.parameters())
+
+
+def test_accumulated_gradient_is_the_mean_over_the_micro_batches() -> None:
+    one = tiny_trainer(OFF, {"OPTIMIZATION": {"acml_steps": 1}})
+    two = tiny_trainer(OFF, {"OPTIMIZATION": {"acml_steps": 2}})
+    one._g_loss = two._g_loss = lambda scores: torch.ones((), requires_grad=True) * 3
+    for trainer in (one, two):
+        probe = nn.Parameter(torch.zeros(()))
+        trainer._generator_losses = lambda probe=probe: probe * 5
+        trainer.g_optimizer = torch.optim.SGD([probe], lr=1.0)
+        trainer._train_generator()
+        assert probe.item() == -5.0
+
+
+def test_order_of_updates() -> None:
+    for d_first, expected in ((True, ["D", "G"]), (False, ["G", "D"])):
+        trainer = tiny_trainer({"OPTIMIZATION": {"d_first": d_first}})
+        order: list[str] = []
+        trainer.d_optimizer.register_step_pre_hook(lambda *_, order=order: order.append("D"))
+        trainer.g_optimizer.register_step_pre_hook(lambda *_, order=order: order.append("G"))
+        trainer.step()
+        assert list(dict.fromkeys(order)) == expected
+        assert order.count("D") == 2
+
+
+def test_ema_follows_studiogans_rule() -> None:
+    trainer = tiny_trainer()  # decay 0.9, from step 2
+    for _ in range(2):
+        trainer.step()
+    weight, average = trainer.generator.linear0.bias, trainer.ema.module.linear0.bias
+    assert torch.equal(average, weight)
+    previous = average.detach().clone()
+    trainer.step()
+    assert torch.allclose(average, 0.9 * previous + 0.1 * weight.detach(), atol=1e-7)
+
+
+def test_k_by_generator_steps() -> None:
+    trainer = tiny_trainer({"LOSS": {"topk_every": 3}, "OPTIMIZATION": {"g_updates_per_step": 2}})
+    ks = []
+    for _ in range(4):
+        trainer.step()
+        ks.append((trainer.k, trainer.topk.k))
+    # 2, 4, 6, 8 updates are over: 0, 1, 2, 2 blocks of 3
+    assert ks == [(8, 8), (4, 4), (2, 2), (2, 2)]
+
+
+def test_bf16_trains_and_keeps_master_weights_in_fp32() -> None:
+    trainer = tiny_trainer(CONTRASTIVE, ICR, precision="bf16")
+    losses = trainer.step()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(p.dtype == torch.float32 for p in trainer.generator.parameters())
+
+
+@pytest.mark.parametrize(
+    "adv_loss", ["hinge", "logistic", "vanilla", "least_square", "wasserstein"]
+)
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD", "RMSprop"])
+def test_every_loss_and_optimiser_runs(adv_loss: str, optimizer: str) -> None:
+    settings: dict = {"type_": optimizer}
+    if optimizer != "Adam":
+        settings["momentum"] = 0.5
+    if optimizer == "SGD":
+        settings["nesterov"] = True
+    if optimizer == "RMSprop":
+        settings["alpha"] = 0.9
+    trainer = tiny_trainer({"LOSS": {"adv_loss": adv_loss}, "OPTIMIZATION": settings})
+    losses = trainer.step()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert type(trainer.g_optimizer).__name__ == optimizer
+
+
+def test_adam_has_studiogans_settings() -> None:
+    trainer = tiny_trainer()
+    group = trainer.g_optimizer.param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"]) == (2e-4, (0.5, 0.999), 1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_larger_images(size: int) -> None:
+    images = ImageSet(
+        torch.zeros(8, 3, size, size, dtype=torch.uint8),
+        torch.arange(8) % CLASSES,
+        ("a", "b", "c", "d"),
+        "blank",
+        "made for the tests",
+    )
+    config = tiny_config(
+        {
+            "DATA": {"img_size": size},
+            "MODEL": {"z_dim": 30, "apply_attn": False, "g_conv_dim": 1, "d_conv_dim": 1},
+            "OPTIMIZATION": {"batch_size": 2, "d_updates_per_step": 1},
+        }
+    )
+    trainer = Trainer(config, images, seed=0, device=torch.device("cpu"))
+    losses = trainer.step()
+    assert torch.isfinite(losses["loss/generator"])
+    assert trainer.last_fakes.shape == (2, 3, size, size)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from topk_plugin.errors import UserError
 
+_PARTIAL = ".partial"
+
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
@@ -24,7 +26,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL
+        )
         os.close(descriptor)
         temporary = Path(name)
         # mkstemp makes a private file; the result should have the permissions of any new file.
@@ -40,6 +44,15 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while in :func:`atomic_write` left below ``folder``.
+
+    Nobody else may be writing there.
+    """
+    for leftover in folder.rglob(f".*{_PARTIAL}"):
+        leftover.unlink(missing_ok=True)
 
 
 def unwritable(path: Path, error: OSError) -> UserError:

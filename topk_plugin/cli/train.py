@@ -121,6 +121,7 @@ def run(options: argparse.Namespace) -> int:
             say("note: these are not the images that the run was started with")
         checkpoint.restore(trainer)
         say(f"resume: {checkpoint.path} at step {checkpoint.step:,}")
+    num_samples = options.num_samples or min(len(images), 50_000)
     evaluator = None
     if metrics:
         evaluator = Evaluator(
@@ -131,6 +132,7 @@ def run(options: argparse.Namespace) -> int:
             device=device,
             seed=0,
         )
+        evaluator.check_samples(num_samples)
         say(describe_extractor(evaluator.describe()))
     command = shlex.join(["topk-plugin", *sys.argv[1:]])
     total = config.OPTIMIZATION.total_steps
@@ -138,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
         seed=run_seed,
         print_freq=options.print_freq or min(100, max(1, total // 50)),
         save_freq=options.save_freq or min(2000, max(1, -(-total // 5))),
-        num_samples=options.num_samples or min(len(images), 50_000),
+        num_samples=num_samples,
         command=command,
     )
     folder.write_start(config, command, {"options": asdict(run_options), "device": device.type})

@@ -11,7 +11,7 @@ import torch
 
 from topk_plugin.engine.config import Config
 from topk_plugin.errors import UserError
-from topk_plugin.files import atomic_write, unwritable
+from topk_plugin.files import atomic_write, remove_leftovers, unwritable
 from topk_plugin.version import __version__
 
 
@@ -34,6 +34,7 @@ class RunFolder:
         try:
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path)
         except OSError as error:
             raise unwritable(path, error) from error
 

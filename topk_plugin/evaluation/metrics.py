@@ -169,6 +169,14 @@ class Evaluator:
                 described["kernel_subset_size"] = self._kernel_subset_size(samples)
         return described
 
+    def check_samples(self, n_images: int) -> None:
+        """Refuse a number of generated images that is too small, before they are made.
+
+        Raises:
+            UserError: too few images for a metric.
+        """
+        self._check_count(n_images, "the generated set")
+
     def evaluate(self, images: Tensor | Dataset[Any]) -> dict[str, float]:
         """The values of ``keys`` for generated images.
 
@@ -182,7 +190,7 @@ class Evaluator:
             ValueError: the images have another shape than the reference's.
         """
         n_images = count_images(images)
-        self._check_count(n_images, "the generated set")
+        self.check_samples(n_images)
         first = image_batch(images, 0, 1)
         if first.dtype != torch.uint8:
             raise TypeError(f"images must be uint8, got {first.dtype}")

@@ -1,0 +1,77 @@
+"""What a run says of its schedule, against a simulation of the schedule."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.engine.tiny import tiny_config
+from topk_plugin.engine.plan import describe_plan, describe_top_k, steps_to_floor
+from topk_plugin.engine.trainer import top_k_schedule
+
+
+@given(
+    gamma=st.floats(0.3, 0.99),
+    nu=st.floats(0.05, 0.95),
+    batch=st.integers(2, 128),
+    steps_per_epoch=st.integers(1, 20),
+    every=st.sampled_from(["epoch", 1, 7]),
+)
+def test_steps_to_the_floor(
+    gamma: float, nu: float, batch: int, steps_per_epoch: int, every: str | int
+) -> None:
+    config = tiny_config(
+        {
+            "LOSS": {"topk_gamma": gamma, "topk_nu": nu, "topk_every": every},
+            "OPTIMIZATION": {"batch_size": batch},
+        }
+    )
+    schedule = top_k_schedule(config)
+    floor_at = steps_to_floor(config, steps_per_epoch)
+
+    def fraction_after(steps: int) -> float:
+        return schedule.fraction(steps // (steps_per_epoch if every == "epoch" else every))
+
+    assert fraction_after(int(floor_at)) == nu
+    if floor_at > 0:
+        assert fraction_after(int(floor_at) - 1) > nu
+
+
+@pytest.mark.parametrize(
+    ("loss", "total", "parts"),
+    [
+        ({}, 6, ["k from 8 to 2 of 8", "the floor is reached at step 4 of 6"]),
+        ({"topk_gamma": 0.99}, 100, ["note: k only falls to 4 in 100 steps", "topk_gamma="]),
+        ({"topk_gamma": 0.99}, 3, ["note: k only falls to 7", "topk_every=STEPS"]),
+        ({"topk_nu": 0.999, "topk_gamma": 0.9}, 6, ["k from 8 to 7"]),
+        ({"topk_nu": 1.0}, 6, ["k can never drop"]),
+    ],
+)
+def test_lines(loss: dict, total: int, parts: list[str]) -> None:
+    config = tiny_config({"LOSS": loss, "OPTIMIZATION": {"total_steps": total}})
+    text = "\n".join(describe_top_k(config, 2))
+    for part in parts:
+        assert part in text
+
+
+@given(nu=st.floats(0.1, 0.9), total=st.integers(8, 400), steps_per_epoch=st.integers(1, 4))
+def test_the_suggested_gamma_reaches_the_floor_half_way(
+    nu: float, total: int, steps_per_epoch: int
+) -> None:
+    short = {"LOSS": {"topk_gamma": 0.9999, "topk_nu": nu}, "OPTIMIZATION": {"total_steps": total}}
+    text = "\n".join(describe_top_k(tiny_config(short), steps_per_epoch))
+    found = re.search(r"topk_gamma=([0-9.e-]+) would", text)
+    assert found, text
+    suggested = {"LOSS": {"topk_gamma": float(found[1])}}
+    assert steps_to_floor(tiny_config(short, suggested), steps_per_epoch) <= total / 2
+
+
+def test_without_top_k_and_with_accumulation() -> None:
+    config = tiny_config(
+        {"LOSS": {"apply_topk": False}, "OPTIMIZATION": {"acml_steps": 3, "total_steps": 10}}
+    )
+    lines = describe_plan(config, images=480, steps_per_epoch=10)
+    assert lines[0].startswith("plan: 10 steps = 1.0 epochs of 10 steps; a step shows 48 of 480")
+    assert "batch 8 x 3 accumulated" in lines[0]
+    assert lines[1] == "top-k: off (LOSS.apply_topk)"

@@ -180,7 +180,7 @@ def test_one_step_moves_both_networks_and_their_statistics_as_studiogan_does() -
     for name in ("linear1.weight_orig", "embedding.weight_orig", "blocks.0.0.conv2d1.bias"):
         assert not torch.equal(d_before[name], d_after[name])
     assert trainer.step_count == 1
-    assert trainer.stream.state_dict()["basket"] == 1
+    assert trainer.stream.state_dict()["images"] == 16  # 2 critic updates x 2 x 4
     assert trainer.topk.state_dict()["steps"] == 3
 
 

@@ -98,6 +98,8 @@ class TrainingRun:
         self._grid = class_grid(self.config, seed=GRID_SEED, device=trainer.device)
         self._stop_asked = False
         self._may_stop_now = False
+        self._in_step = False
+        self._mark = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
         """Train to the end; returns what is in result.json.
@@ -117,8 +119,10 @@ class TrainingRun:
             try:
                 self._train(total, bar)
             except KeyboardInterrupt:
-                self._save_checkpoint()
                 self._log.close()
+                if self._in_step:  # half of a step is nothing to go on from
+                    raise
+                self._save_checkpoint()
                 raise Interrupted from None
         self._log.close()
         result = self._result()
@@ -129,7 +133,8 @@ class TrainingRun:
 
     def _train(self, total: int, bar: Any) -> None:
         trainer, options = self.trainer, self.options
-        printed_step, printed_time = trainer.step_count, time.perf_counter()
+        printed_step = trainer.step_count
+        self._mark = time.perf_counter()
         while True:
             step = trainer.step_count
             due = step % options.save_freq == 0 or step >= total
@@ -137,32 +142,32 @@ class TrainingRun:
                 with self._interruptible():
                     self._look(step)
                 self._save_checkpoint()
-                printed_step, printed_time = step, time.perf_counter()
+                printed_step, self._mark = step, time.perf_counter()
             if step >= total:
                 return
             if self._stop_asked:
                 raise KeyboardInterrupt
-            before = time.perf_counter()
+            self._in_step = True
             losses = trainer.step()
+            self._in_step = False
             if self._monitor is not None:
                 self._monitor.update()
-            self.progress.seconds += time.perf_counter() - before
             bar.update()
             step = trainer.step_count
-            if step % options.print_freq == 0 or step >= total:
-                seconds = time.perf_counter() - printed_time
-                rate = (step - printed_step) * trainer.images_per_step / seconds
-                self._report(step, losses, rate, bar)
-                printed_step, printed_time = step, time.perf_counter()
+            next_is_due = step % options.save_freq == 0 or step >= total
+            if step % options.print_freq == 0 or next_is_due:
+                self._report(step, losses, step - printed_step, bar)
+                printed_step = step
 
-    def _report(self, step: int, losses: dict[str, Tensor], rate: float, bar: Any) -> None:
-        scalars = dict(
-            zip(
-                losses,
-                torch.stack([loss.float() for loss in losses.values()]).tolist(),
-                strict=True,
-            )
-        )
+    def _report(self, step: int, losses: dict[str, Tensor], steps: int, bar: Any) -> None:
+        """Log the last step; ``steps``: how many were done since the last report."""
+        # Reading the losses waits for the device, so that the time measured after it is whole.
+        values = torch.stack([loss.float() for loss in losses.values()]).tolist()
+        scalars: dict[str, float] = dict(zip(losses, values, strict=True))
+        now = time.perf_counter()
+        seconds, self._mark = now - self._mark, now
+        self.progress.seconds += seconds
+        rate = steps * self.trainer.images_per_step / seconds
         scalars["speed/images_per_second"] = rate
         if self._monitor is not None:
             scalars |= self._monitor.scalars()
@@ -179,8 +184,8 @@ class TrainingRun:
         bar.set_postfix(shown)
         if bar.disable:
             left = (self.config.OPTIMIZATION.total_steps - step) * self.trainer.images_per_step
-            values = " ".join(f"{name} {value}" for name, value in shown.items())
-            self._say(f"step {step:,}: {values} ETA {tqdm.format_interval(left / rate)}")
+            line = " ".join(f"{name} {value}" for name, value in shown.items())
+            self._say(f"step {step:,}: {line} ETA {tqdm.format_interval(left / rate)}")
 
     def _look(self, step: int) -> None:
         """Sample grid, histograms and metrics of this step."""

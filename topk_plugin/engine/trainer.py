@@ -24,6 +24,7 @@ from topk_plugin.engine.networks import build_discriminator, build_generator
 from topk_plugin.engine.networks.batch_statistics import frozen_batch_statistics
 from topk_plugin.engine.networks.sampling import sampling_copy
 from topk_plugin.engine.optimizers import build_optimizer
+from topk_plugin.engine.seeds import derive_seed
 from topk_plugin.plugin import TopK
 from topk_plugin.schedule import KSchedule
 
@@ -93,8 +94,9 @@ class Trainer:
             flip=config.PRE.apply_rflip,
             device=device,
         )
-        self.latents = LatentSource(config, seed=seed + 1, device=device)
-        self.augmentation = torch.Generator(device).manual_seed(seed + 2)
+        self.latents = LatentSource(config, seed=derive_seed(seed, "latents"), device=device)
+        self.augmentation = torch.Generator(device)
+        self.augmentation.manual_seed(derive_seed(seed, "augmentation"))
         self._d_loss = discriminator_loss(config.LOSS.adv_loss)
         self._g_loss = generator_loss(config.LOSS.adv_loss)
         self.schedule = top_k_schedule(config)
@@ -105,7 +107,7 @@ class Trainer:
                 policy=cast(Any, config.LOSS.topk_policy),
                 scope=cast(Any, config.LOSS.topk_scope or _default_scope()),
                 normalize=cast(Any, config.LOSS.topk_normalize),
-                seed=seed + 3,
+                seed=derive_seed(seed, "random policy"),
             )
             self.topk.attach(self.discriminator, score="adv_output", labels=1)
 

@@ -98,13 +98,36 @@ def test_a_restored_stream_goes_on_bit_for_bit(stop: int) -> None:
     for _ in range(stop):
         original.next_step()
     state = original.state_dict()
-    assert state == {"version": 1, "basket": stop}
+    baskets = stop % original.steps_per_epoch
+    basket_size = sum(len(labels) for _, labels in original.next_step())
+    original.load_state_dict(state)
+    assert state == {
+        "version": 1,
+        "epoch": stop // original.steps_per_epoch,
+        "images": baskets * basket_size,
+    }
     restored = stream()
     restored.next_step()
     restored.load_state_dict(state)
     assert restored.epoch == original.epoch == stop // original.steps_per_epoch
     for _ in range(8):
         assert same(restored.next_step(), original.next_step())
+
+
+@pytest.mark.parametrize(
+    ("images_given", "batch", "epoch", "first_basket"),
+    [(12, 3, 2, 4), (12, 4, 2, 3), (12, 5, 2, 2), (18, 10, 2, 1), (18, 9, 3, 0)],
+)
+def test_another_batch_size_keeps_epoch_and_place(
+    images_given: int, batch: int, epoch: int, first_basket: int
+) -> None:
+    restored = stream(20, batch, 1)
+    restored.load_state_dict({"version": 1, "epoch": 2, "images": images_given})
+    assert restored.epoch == epoch
+    expected = stream(20, batch, 1)
+    for _ in range(epoch * expected.steps_per_epoch + first_basket):
+        expected.next_step()
+    assert same(restored.next_step(), expected.next_step())
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:
@@ -142,7 +165,14 @@ def test_sizes_below_one_are_refused(batch: int, batches: int) -> None:
 
 @pytest.mark.parametrize(
     "state",
-    [{}, {"version": 2, "basket": 1}, {"version": 1}, {"version": 1, "basket": -1}, {"basket": 3}],
+    [
+        {},
+        {"version": 2, "epoch": 1, "images": 0},
+        {"version": 1, "epoch": 1},
+        {"version": 1, "epoch": 0, "images": -1},
+        {"version": 1, "epoch": "0", "images": 0},
+        {"epoch": 3, "images": 0},
+    ],
 )
 def test_a_foreign_state_is_refused_and_changes_nothing(state: dict[str, int]) -> None:
     data, untouched = stream(), stream()

@@ -1,4 +1,4 @@
-"""The endless stream of training batches, whose whole state is one integer."""
+"""The endless stream of training batches, whose whole state is a position."""
 
 import hashlib
 from collections.abc import Mapping
@@ -65,13 +65,14 @@ class BatchStream:
         self._flip = flip
         self._images = images.images.to(device)
         self._labels = images.labels.to(device)
+        self._epoch = 0
         self._basket = 0
         self._drawn_epoch = -1
 
     @property
     def epoch(self) -> int:
         """How many epochs are finished."""
-        return self._basket // self.steps_per_epoch
+        return self._epoch
 
     def next_step(self) -> list[tuple[Tensor, Tensor]]:
         """The batches of the next step.
@@ -80,43 +81,64 @@ class BatchStream:
             ``batches_per_step`` pairs: images, float32 [batch_size, 3, H, W] in [-1, 1], and
             labels, int64 [batch_size], both on the device.
         """
-        if self._drawn_epoch != self.epoch:
+        if self._drawn_epoch != self._epoch:
             self._draw_epoch()
-        start = self._basket % self.steps_per_epoch * self._basket_size
+        start = self._basket * self._basket_size
         self._basket += 1
-        return [
+        batches = [
             self._batch(slice(first, first + self._batch_size))
             for first in range(start, start + self._basket_size, self._batch_size)
         ]
+        self._end_epoch_if_over()
+        return batches
 
     def state_dict(self) -> dict[str, int]:
-        """The position: how many baskets were given out."""
-        return {"version": _STATE_VERSION, "basket": self._basket}
+        """The position: finished epochs, and images given out in the current one.
+
+        Counted in images and not in baskets, so that a run may resume on another batch size.
+        """
+        images = self._basket * self._basket_size
+        return {"version": _STATE_VERSION, "epoch": self._epoch, "images": images}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on where the stream that gave ``state`` was.
 
+        With another basket size, from the last of its own baskets that begins no later.
+
         Raises:
             UserError: the state is of another version or has no valid position.
         """
-        basket = state.get("basket")
-        if state.get("version") != _STATE_VERSION or not isinstance(basket, int) or basket < 0:
+        epoch, images = state.get("epoch"), state.get("images")
+        if (
+            state.get("version") != _STATE_VERSION
+            or not isinstance(epoch, int)
+            or not isinstance(images, int)
+            or min(epoch, images) < 0
+        ):
             raise UserError(
                 f"The data position in the checkpoint is {dict(state)}, this version reads "
-                f"{{'version': {_STATE_VERSION}, 'basket': 0 or more}}; start a new run"
+                f"{{'version': {_STATE_VERSION}, 'epoch': 0 or more, 'images': 0 or more}}; start "
+                "a new run"
             )
-        self._basket = basket
+        self._epoch = epoch
+        self._basket = images // self._basket_size
+        self._end_epoch_if_over()
+
+    def _end_epoch_if_over(self) -> None:
+        if self._basket >= self.steps_per_epoch:
+            self._epoch += 1
+            self._basket = 0
 
     def _draw_epoch(self) -> None:
         """Order and flips of the current epoch, moved to the device once."""
         # A hash, not a sum: seed 1's epoch 2 must not be seed 2's epoch 1.
-        digest = hashlib.sha256(f"{self._seed} {self.epoch}".encode()).digest()
+        digest = hashlib.sha256(f"{self._seed} {self._epoch}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
         order = torch.randperm(len(self._images), generator=generator)
         flips = torch.rand(len(order), generator=generator) < 0.5
         self._order = order.to(self._images.device)
         self._flips = flips.to(self._images.device)
-        self._drawn_epoch = self.epoch
+        self._drawn_epoch = self._epoch
 
     def _batch(self, positions: slice) -> tuple[Tensor, Tensor]:
         chosen = self._order[positions]

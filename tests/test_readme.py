@@ -1,0 +1,91 @@
+"""The code and the commands that the README and docs print do what they say."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from topk_plugin import TopK
+from topk_plugin.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GATE = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+
+
+def loop_names() -> dict[str, object]:
+    """What a reader's own loop has before the README's lines are added."""
+    torch.manual_seed(0)
+    generator, critic = nn.Linear(4, 6), nn.Linear(6, 1)
+    z = torch.randn(8, 4)
+    return {
+        "critic": critic,
+        "generator": generator,
+        "loader": [torch.randn(8, 6)] * 3,
+        "train_critic": lambda *networks_and_batch: None,
+        "g_optimizer": torch.optim.SGD(generator.parameters(), 0.1),
+        "g_loss": lambda scores: -scores.mean(),
+        "sample_z": lambda: torch.randn(8, 4),
+        "z": z,
+        "step": 0,
+    }
+
+
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("text", [README, GATE], ids=["README", "docs/gate.md"])
+def test_the_loop_runs_and_gates(text: str) -> None:
+    names = loop_names()
+    exec(python_blocks(text)[0], names)
+    topk = names["topk"]
+    assert isinstance(topk, TopK)
+    assert topk.state_dict()["steps"] == 3
+    assert topk.state_dict()["epochs"] == 1
+    assert topk.k == 7  # 0.99 * 8 after the first epoch
+
+
+def test_the_monitoring_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = loop_names()
+    for block in python_blocks(GATE):
+        exec(block, names)
+    assert "topk/k" in (tmp_path / "runs" / "mine" / "metrics.jsonl").read_text()
+
+
+def test_the_two_commands_are_printed_as_promised() -> None:
+    for command in (
+        "pip install -e . && topk-plugin train -cfg configs/Digits/BigGAN-TopK.yaml "
+        "-save runs/quickstart",
+        'pip install -e ".[test]" && pytest',
+    ):
+        assert f"```\n{command}\n```" in README
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert '\npip install -e ".[test]" && pytest\n' in ci
+
+
+def test_printed_train_commands_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("TOPK_PLUGIN_CACHE", str(tmp_path))
+    commands = re.findall(r"topk-plugin (train -cfg configs/Digits.*)", README)
+    assert commands
+    for command in commands:
+        assert main([*command.split(), "--dry-run"]) == 0
+    assert "plan:" in capsys.readouterr().err
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for node in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?", text):
+            path, name = node
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
+            assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{page.name}: {name}"

@@ -210,6 +210,27 @@ def test_a_longer_run_goes_on_from_a_finished_one(program: Program, tmp_path: Pa
     assert_same_weights(tmp_path / "on", tmp_path / "long")
 
 
+def test_values_of_different_measurements_never_mix(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    program.train(run, "-metrics", "fid")
+    more = ["-ckpt", "auto", "--set", "OPTIMIZATION.total_steps=8"]
+    done = program.train(run, "-metrics", "kid", "--num_samples", 20, *more)
+    assert done.status == 0, done.err
+    assert "note: metrics are now measured otherwise" in done.err
+    result = json.loads((run / "result.json").read_text())
+    assert [entry["step"] for entry in result["history"]] == [8]
+    assert result["history"][0].keys() == {"step", "kernel_distance"}
+    assert result["best"]["step"] == 8
+
+
+def test_divergence_is_said_once(program: Program, tmp_path: Path) -> None:
+    done = program.train(tmp_path / "run", "-metrics", "none", "--set", "OPTIMIZATION.d_lr=1e30")
+    assert done.status == 0
+    assert done.err.count("the training has diverged") == 1
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
 def test_resuming_on_another_batch_size_keeps_the_progress(
     program: Program, tmp_path: Path
 ) -> None:

@@ -30,12 +30,15 @@ class RunProgress:
         history: one entry an evaluation: ``step`` and the metric values.
         best: the entry with the best first metric so far.
         seconds: wall time spent in training steps, over all sittings.
+        measured_with: what makes the values of ``history`` comparable: extractor, reference and
+            number of samples.
     """
 
     evaluated_step: int = -1
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] | None = None
     seconds: float = 0.0
+    measured_with: dict[str, Any] | None = None
 
 
 def save_checkpoint(
@@ -60,12 +63,7 @@ def save_checkpoint(
         "seed": seed,
         "precision": trainer.precision,
         "data": dict(data),
-        "progress": {
-            "evaluated_step": progress.evaluated_step,
-            "history": progress.history,
-            "best": progress.best,
-            "seconds": progress.seconds,
-        },
+        "progress": vars(progress),
         "trainer": trainer.state_dict(),
     }
     with atomic_write(path) as temporary:

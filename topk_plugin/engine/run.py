@@ -1,5 +1,6 @@
 """A whole training run: steps, logs, pictures, evaluations, checkpoints, and stopping well."""
 
+import math
 import signal
 import sys
 import time
@@ -91,6 +92,7 @@ class TrainingRun:
             "source": images.source,
             "fingerprint": images.fingerprint(),
         }
+        self._start_history_anew_if_measured_otherwise()
         self._log = RunLog(folder.path, None if checkpoint is None else checkpoint.step)
         self._monitor: TopKMonitor | None = None
         if trainer.topk is not None:
@@ -99,6 +101,7 @@ class TrainingRun:
         self._stop_asked = False
         self._may_stop_now = False
         self._in_step = False
+        self._diverged = False
         self._mark = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
@@ -174,6 +177,12 @@ class TrainingRun:
         elif self.trainer.k is not None:
             scalars["topk/k"] = float(self.trainer.k)
         self._log.scalars(step, scalars)
+        if not self._diverged and not all(math.isfinite(value) for value in values):
+            self._diverged = True
+            self._say(
+                f"warning: a loss is not finite at step {step:,}; the training has diverged (a "
+                "lower learning rate or an earlier checkpoint may help)"
+            )
         shown = {
             "G": f"{scalars['loss/generator']:.3f}",
             "D": f"{scalars['loss/discriminator']:.3f}",
@@ -205,7 +214,7 @@ class TrainingRun:
             self._log.scalars(step, {f"metric/{name}": value for name, value in values.items()})
             shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             tqdm.write(f"step {step:,}: {shown}", file=sys.stderr)
-            entry = {"step": float(step)} | values
+            entry: dict[str, float] = {"step": step} | values
             self.progress.history.append(entry)
             if self._is_best(entry):
                 self.progress.best = entry
@@ -220,6 +229,21 @@ class TrainingRun:
             return True
         sign = -1 if name in HIGHER_IS_BETTER else 1
         return sign * entry[name] < sign * best[name]
+
+    def _start_history_anew_if_measured_otherwise(self) -> None:
+        """Values of two extractors, references or sample counts must not stand in one list."""
+        if self.evaluator is None:
+            return
+        facts = self.evaluator.describe(self.options.num_samples)
+        names = ("extractor", "weights_sha256", "reference_fingerprint", "samples")
+        measured_with = {name: facts[name] for name in names} | {"keys": list(self.evaluator.keys)}
+        if self.progress.history and self.progress.measured_with != measured_with:
+            self._say(
+                "note: metrics are now measured otherwise than before the checkpoint, so their "
+                "history and the best checkpoint start anew"
+            )
+            self.progress.history, self.progress.best = [], None
+        self.progress.measured_with = measured_with
 
     def _save_checkpoint(self, name: str = LAST) -> None:
         save_checkpoint(

@@ -53,6 +53,23 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-ckpt",
+        "--ckpt_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a run's folder (its last checkpoint) or a .pt file",
+    )
+    parser.add_argument(
+        "-best", "--load_best", action="store_true", help="the best checkpoint, not the last"
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="the generator itself, not its moving average"
+    )
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 

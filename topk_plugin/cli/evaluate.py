@@ -2,9 +2,9 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from topk_plugin.cli.common import (
+    add_checkpoint_arguments,
     add_data_argument,
     add_device_argument,
     add_metric_arguments,
@@ -19,17 +19,7 @@ HELP = "measure the generator of a checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-ckpt",
-        "--ckpt_dir",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a run's folder (its last checkpoint) or a .pt file",
-    )
-    parser.add_argument(
-        "-best", "--load_best", action="store_true", help="the best checkpoint, not the last"
-    )
+    add_checkpoint_arguments(parser)
     add_data_argument(parser)
     add_device_argument(parser)
     add_metric_arguments(parser, default=["fid", "kid", "is", "prdc"])
@@ -39,9 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("train", "valid", "test"),
         default="train",
         help="the split that samples are compared with",
-    )
-    parser.add_argument(
-        "--raw", action="store_true", help="the generator itself, not its moving average"
     )
 
 

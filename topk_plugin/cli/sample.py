@@ -3,24 +3,21 @@
 import argparse
 from pathlib import Path
 
-from topk_plugin.cli.common import add_device_argument, chosen_device, positive, say, seed
+from topk_plugin.cli.common import (
+    add_checkpoint_arguments,
+    add_device_argument,
+    chosen_device,
+    positive,
+    say,
+    seed,
+)
 from topk_plugin.errors import UserError
 
 HELP = "draw images from the generator of a checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-ckpt",
-        "--ckpt_dir",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a run's folder (its last checkpoint) or a .pt file",
-    )
-    parser.add_argument(
-        "-best", "--load_best", action="store_true", help="the best checkpoint, not the last"
-    )
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "-save",
         "--save_dir",
@@ -41,9 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=seed, default=0)
     add_device_argument(parser)
-    parser.add_argument(
-        "--raw", action="store_true", help="the generator itself, not its moving average"
-    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -63,7 +63,8 @@ class Trainer:
         self.last_fakes: Tensor | None = None
         optimization, model = config.OPTIMIZATION, config.MODEL
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # torch.manual_seed would reseed the generators of all GPUs too
+            torch.default_generator.manual_seed(seed)
             generator = build_generator(model, config.DATA)
             discriminator = build_discriminator(model, config.DATA)
         # Convolutions are faster with the channels innermost: about a fifth of a step on a CPU.

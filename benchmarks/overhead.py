@@ -3,9 +3,9 @@
     python benchmarks/overhead.py --save benchmarks/results/overhead
 
 The generator step of the 32-channel CIFAR-10 BigGAN at batch 64, k at half of the batch. Arms are
-timed in turn inside one process (A B C, C B A, ...), so that a drift of the machine's speed meets
-all of them alike; each round gives one ratio to the step without a plugin. The interval is a
-bootstrap of the median ratio. Peak memory is that of one step above what was held before it, from
+timed in turn inside one process, in changing order, so that a drift of the machine's speed meets all
+of them alike; each round gives one ratio to the step without a plugin, and one of that step to itself
+("again"), which shows the noise. The interval is a bootstrap of the median ratio. Peak memory is that of one step above what was held before it, from
 torch's profiler on a CPU and from torch's allocator on a GPU. `--compile` compiles the networks.
 """
 
@@ -32,7 +32,9 @@ from topk_plugin.engine.networks import build_discriminator, build_generator
 from topk_plugin.engine.run_folder import environment
 from topk_plugin.files import atomic_write
 
-ARMS = ("none", "slice", "gate")
+# "again" is the step without a plugin once more: its ratio to "none" shows the noise.
+ARMS = ("none", "again", "slice", "gate")
+PAIRS = (("gate", "none"), ("again", "none"), ("slice", "none"), ("gate", "slice"))
 MODEL = ModelConfig(
     backbone="big_resnet",
     g_cond_mtd="cBN",
@@ -55,6 +57,8 @@ class GeneratorStep:
         model = replace(MODEL, g_conv_dim=channels, d_conv_dim=channels)
         self.generator: nn.Module = build_generator(model, DataConfig()).to(device)
         self.critic: nn.Module = build_discriminator(model, DataConfig()).to(device)
+        for network in (self.generator, self.critic):  # as the trainer has them
+            network.to(memory_format=torch.channels_last)
         self.critic.requires_grad_(False)
         if compiled:
             self.generator = cast(nn.Module, torch.compile(self.generator))
@@ -66,7 +70,8 @@ class GeneratorStep:
         self.topk.load_state_dict({**self.topk.state_dict(), "epochs": 1})
 
     def arm(self, name: str) -> Callable[[], None]:
-        return {"none": self._plain, "slice": self._sliced, "gate": self._gated}[name]
+        arms = {"slice": self._sliced, "gate": self._gated}
+        return arms.get(name, self._plain)
 
     def _scores(self) -> Tensor:
         for parameter in self.generator.parameters():
@@ -108,8 +113,8 @@ def measure_seconds(
                 step.arm(name)()
     seconds: dict[str, list[float]] = {name: [] for name in ARMS}
     for i in range(rounds):
-        # every order of the three arms in turn: no arm always follows the same other
-        order = [ARMS[(i + j) % 3] for j in range(3)]
+        # the order turns and mirrors: no arm always follows the same other
+        order = [ARMS[(i + j) % len(ARMS)] for j in range(len(ARMS))]
         for name in order if i % 2 else reversed(order):
             with step.attached(name):
                 synchronize(device)
@@ -220,7 +225,7 @@ def main() -> None:
             f"{mode}: step without a plugin {entry['median_seconds']['none'] * 1e3:.1f} ms, "
             f"gate and selection alone {own * 1e3:.3f} ms = {entry['gate_own_share']:.3%} of it"
         )
-        for ours, base in (("gate", "none"), ("slice", "none"), ("gate", "slice")):
+        for ours, base in PAIRS:
             median, low, high = bootstrap_ratio(seconds[ours], seconds[base])
             memory = peaks[ours] / peaks[base]
             entry[f"{ours}/{base}"] = {"time": median, "low": low, "high": high, "peak": memory}

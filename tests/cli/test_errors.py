@@ -89,6 +89,10 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "range": (lambda p, f: p.train(f / "new", "--set", "LOSS.topk_nu=1.5"), "LOSS.topk_nu"),
     "not divisible": (lambda p, f: p.train(f / "new", "--set", "MODEL.z_dim=9"), "MODEL.z_dim"),
+    "too narrow for attention": (
+        lambda p, f: p.train(f / "new", "--set", "MODEL.d_conv_dim=2"),
+        "self-attention is given 4 channels; it needs at least 8",
+    ),
     "too large a batch": (
         lambda p, f: p.train(f / "new", "--set", "OPTIMIZATION.batch_size=64"),
         "40 images, but one step takes 128",

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
     device = chosen_device(options.device)
     path = checkpoint_file(options.ckpt_dir, BEST if options.load_best else LAST)
-    checkpoint = load_checkpoint(path, device)
+    checkpoint = load_checkpoint(path)
     config = checkpoint.config
     splits = {
         split: open_images(

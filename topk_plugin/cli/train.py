@@ -93,7 +93,13 @@ def run(options: argparse.Namespace) -> int:
         num_classes=config.DATA.num_classes,
     )
     say(f"data: {images.name}, {images.source}")
-    trainer = Trainer(config, images, seed=run_seed, device=device, precision=precision)
+    try:
+        trainer = Trainer(config, images, seed=run_seed, device=device, precision=precision)
+    except ValueError as error:
+        raise UserError(
+            f"section MODEL of {options.cfg_file} describes networks that can't be built: {error}; "
+            "change g_conv_dim, d_conv_dim or the place of self-attention"
+        ) from error
     counts = [
         sum(p.numel() for p in network.parameters()) / 1e6
         for network in (trainer.generator, trainer.discriminator)
@@ -170,17 +176,15 @@ def describe_extractor(facts: dict[str, object]) -> str:
 
 
 def _find_checkpoint(options: argparse.Namespace) -> "Checkpoint | None":
-    import torch
-
     from topk_plugin.engine.checkpoint import checkpoint_file, load_checkpoint
     from topk_plugin.engine.run import has_run
 
     there_already = has_run(options.save_dir)
     if options.ckpt_dir == "auto":
         last = options.save_dir / "checkpoints" / "last.pt"
-        return load_checkpoint(last, torch.device("cpu")) if last.exists() else None
+        return load_checkpoint(last) if last.exists() else None
     if options.ckpt_dir is not None:
-        return load_checkpoint(checkpoint_file(Path(options.ckpt_dir)), torch.device("cpu"))
+        return load_checkpoint(checkpoint_file(Path(options.ckpt_dir)))
     if there_already and not options.dry_run:
         raise UserError(
             f"{options.save_dir} holds a run already; go on with it by -ckpt auto, or give "

@@ -137,14 +137,13 @@ def checkpoint_file(place: Path, name: str = LAST) -> Path:
     )
 
 
-def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
-    """Read a checkpoint; its tensors go to ``device`` (random states stay on the CPU).
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint, its tensors on the CPU; restoring moves them to the trainer's device.
 
     Raises:
         UserError: unreadable, damaged, or not a checkpoint of this version.
     """
     try:
-        # On the CPU first: generator states must be there, and load_state_dict moves the rest.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror or error}); check it") from error

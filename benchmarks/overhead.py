@@ -3,10 +3,12 @@
     python benchmarks/overhead.py --save benchmarks/results/overhead
 
 The generator step of the 32-channel CIFAR-10 BigGAN at batch 64, k at half of the batch. Arms are
-timed in turn inside one process, in changing order, so that a drift of the machine's speed meets all
-of them alike; each round gives one ratio to the step without a plugin, and one of that step to itself
-("again"), which shows the noise. The interval is a bootstrap of the median ratio. Peak memory is that of one step above what was held before it, from
-torch's profiler on a CPU and from torch's allocator on a GPU. `--compile` compiles the networks.
+timed in turn inside one process, in changing order, so that a drift of the machine's speed meets
+all of them alike; each round gives one ratio to the step without a plugin, and one of that step to
+itself ("again"), which shows the noise. The interval is a bootstrap of the median ratio. Since the
+noise is larger than the gate, its own work (selection and weighting) is also timed alone. Peak
+memory is that of one step above what was held before it, from torch's profiler on a CPU and from
+torch's allocator on a GPU. `--compile` compiles the networks.
 """
 
 import argparse

@@ -30,6 +30,7 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
         leftover = tmp_path / "folder" / temporary.name
         os.link(leftover, leftover.with_name(f".last.pt.x{leftover.suffix}"))
     remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "folder")
     left = sorted(p.name for p in tmp_path.rglob("*") if p.is_file())
     assert left == ["keep.partial", "last.pt"]
 

@@ -39,6 +39,15 @@ def test_dropped_rows_are_exactly_zero_whatever_comes_in(dtype: torch.dtype) -> 
     assert x.grad[3, 1] == 2.0
 
 
+def test_weights_are_not_rounded_to_the_gradients_precision() -> None:
+    x = torch.zeros(3, 4, dtype=torch.bfloat16, requires_grad=True)
+    incoming = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    weight = torch.tensor(4 / 3)
+    assert weight.bfloat16() != weight
+    gradient_gate(x, weight.expand(3)).backward(incoming)
+    assert torch.equal(x.grad, (incoming.float() * weight).bfloat16())
+
+
 def test_other_users_of_the_same_tensor_are_not_gated() -> None:
     x = torch.randn(3, 2, requires_grad=True)
     h = x * 1

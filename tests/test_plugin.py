@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import warnings
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -114,6 +115,46 @@ def test_images_may_be_a_keyword_or_a_list_of_scales() -> None:
     for scale in scales:
         assert torch.equal((scale.grad != 0).any(dim=(1, 2, 3)), topk.stats.mask)
     assert topk.stats.mask.sum() == 2
+
+
+def test_scales_may_be_a_named_tuple() -> None:
+    class Pair(NamedTuple):
+        small: Tensor
+        large: Tensor
+
+    class TwoScales(nn.Module):
+        def forward(self, pair: Pair) -> Tensor:
+            return pair.small.sum(1) + pair.large.sum(1)
+
+    critic, topk = TwoScales(), at_floor(TopK(HALF))
+    topk.attach(critic)
+    pair = Pair(torch.randn(4, 3, requires_grad=True), torch.randn(4, 6, requires_grad=True))
+    with topk.generator_step():
+        critic(pair).mean().backward()
+    for scale in pair:
+        assert torch.equal((scale.grad != 0).any(dim=1), topk.stats.mask)
+
+
+@pytest.mark.parametrize(
+    "labels", [None, torch.zeros(4, 10), torch.zeros(4, 10, dtype=torch.int64)]
+)
+def test_labels_that_are_no_classes(labels: Tensor | None) -> None:
+    """Statistics do without; the balanced policy can't."""
+
+    class Conditional(nn.Module):
+        def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+            return x.sum(1)
+
+    critic, topk = Conditional(), at_floor(TopK(HALF))
+    handle = topk.attach(critic, labels=1)
+    with topk.generator_step():
+        critic(torch.randn(4, 3, requires_grad=True), labels).mean().backward()
+    assert topk.stats.labels is None
+    handle.remove()
+    balanced = at_floor(TopK(HALF, policy="balanced"))
+    balanced.attach(critic, labels=1)
+    with pytest.raises(ValueError, match="needs integer classes"), balanced.generator_step():
+        critic(torch.randn(4, 3, requires_grad=True), labels)
 
 
 @pytest.mark.filterwarnings("ignore:k can never drop")
@@ -239,6 +280,44 @@ def test_the_global_random_generator_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     image_gradient(topk, critic, images)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_copies_of_the_critic_are_critics_without_a_gate() -> None:
+    critic, topk = linear_critic(), at_floor(TopK(HALF))
+    topk.attach(critic)
+    copied = copy.deepcopy(critic)
+    buffer = io.BytesIO()
+    torch.save(critic, buffer)
+    buffer.seek(0)
+    loaded = torch.load(buffer, weights_only=False)
+    images = torch.randn(4, 3)
+    for other in (copied, loaded):
+        free = images.clone().requires_grad_()
+        with topk.generator_step():
+            other(free).mean().backward()
+        assert (free.grad != 0).any(dim=1).all()
+        assert not TopK(HALF).attach(other).remove()
+    assert (image_gradient(topk, critic, images) != 0).any(dim=1).sum() == 2
+
+
+def test_a_failed_call_does_not_lend_its_place_to_another() -> None:
+    """Scores of real images must not select among the fakes of a call that failed before."""
+
+    class Fragile(nn.Module):
+        def forward(self, x: Tensor, fail: bool = False) -> Tensor:
+            if fail:
+                raise ArithmeticError
+            return x.sum(1)
+
+    critic, topk = Fragile(), at_floor(TopK(HALF))
+    topk.attach(critic)
+    fakes, reals = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3)
+    with topk.generator_step():
+        with pytest.raises(ArithmeticError):
+            critic(fakes, fail=True)
+        critic(reals)
+        critic(fakes).mean().backward()
+    assert torch.equal((fakes.grad != 0).any(dim=1), keep_mask(fakes.sum(1).detach(), 2))
 
 
 # --- refusals ----------------------------------------------------------------------------------

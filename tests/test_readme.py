@@ -89,3 +89,18 @@ def test_links_lead_somewhere() -> None:
             path, name = node
             assert (ROOT / path).exists(), f"{page.name}: {path}"
             assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{page.name}: {name}"
+
+
+def test_the_cost_is_the_measured_one() -> None:
+    import json
+
+    measured = json.loads((ROOT / "benchmarks/results/overhead/overhead.json").read_text())
+    for mode, entry in measured["modes"].items():
+        cells = [mode]
+        for pair in ("gate/none", "again/none", "slice/none"):
+            ratio = entry[pair]
+            cells.append(f"{ratio['time']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]")
+        cells.append(f"{entry['gate_own_share']:.2%}")
+        cells.append(f"{entry['gate/none']['peak']:.3f}")
+        assert f"| {' | '.join(cells)} |" in README
+    assert measured["command"] in README

@@ -188,6 +188,16 @@ def test_wrong_arguments_are_named(call, message: str) -> None:
         call(torch.arange(4.0))
 
 
+def test_k_must_be_a_whole_number() -> None:
+    import numpy as np
+
+    with pytest.raises(TypeError):
+        keep_mask(torch.arange(4.0), 2.5)
+    with pytest.raises(ValueError, match=r"k must be in 1\.\.4"):
+        keep_mask(torch.arange(4.0), np.int64(0))
+    assert keep_mask(torch.arange(4.0), np.int64(2)).sum() == 2
+
+
 def test_shapes_do_not_depend_on_k() -> None:
     """Under fake tensors a data-dependent shape or a look at a value raises."""
     from torch._subclasses.fake_tensor import FakeTensorMode

@@ -47,11 +47,11 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed while in :func:`atomic_write` left below ``folder``.
+    """Remove what processes that were killed while in :func:`atomic_write` left in ``folder``.
 
     Nobody else may be writing there.
     """
-    for leftover in folder.rglob(f".*{_PARTIAL}"):
+    for leftover in folder.glob(f".*{_PARTIAL}"):
         leftover.unlink(missing_ok=True)
 
 
@@ -67,9 +67,17 @@ def cache_folder() -> Path:
     """Where downloads and trained extractors are kept.
 
     ``$TOPK_PLUGIN_CACHE``, else ``$XDG_CACHE_HOME/topk-plugin``, else ``~/.cache/topk-plugin``.
+
+    Raises:
+        UserError: none of them is set and there is no home folder.
     """
     chosen = os.environ.get("TOPK_PLUGIN_CACHE")
     if chosen:
         return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "topk-plugin"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME")
+        return (Path(base).expanduser() if base else Path.home() / ".cache") / "topk-plugin"
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home folder for the cache; set TOPK_PLUGIN_CACHE to a folder"
+        ) from error

@@ -23,7 +23,7 @@ def gradient_gate(x: Tensor, weights: Weights) -> Tensor:
             weights). Its storage is shared with the result; nothing is copied.
         weights: tensor of shape [N], or a callable without arguments that returns it during the
             backward pass (the scores, and so the weights, are often known only after the critic
-            ran). They are cast to the gradient's dtype.
+            ran). The result has the gradient's dtype.
 
     Returns:
         A tensor equal to x that passes gradient to it, weighted.
@@ -60,9 +60,10 @@ class _GradientGate(torch.autograd.Function):
         (gradient,) = gradients
         weights = ctx.saved_tensors[0] if ctx.weights is None else ctx.weights()
         _check_shape(gradient, weights)
-        weights = weights.to(gradient.dtype)
         weights = weights.reshape(weights.shape + (1,) * (gradient.dim() - weights.dim()))
-        return torch.where(weights == 0, 0.0, gradient * weights), None
+        # In the wider of the two dtypes: B/k rounded to bf16 would scale every gradient.
+        weighted = (gradient * weights).to(gradient.dtype)
+        return torch.where(weights == 0, 0.0, weighted), None
 
 
 def _check_shape(x: Tensor, weights: Tensor) -> None:

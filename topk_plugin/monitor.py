@@ -30,7 +30,8 @@ class TopKMonitor:
     Args:
         topk: an attached TopK.
         num_classes: number of classes, for the keep rate of each; needs a TopK that was attached
-            with ``labels=...``. None: no keep rates.
+            with ``labels=...`` of 0 .. num_classes - 1. None: no keep rates. With several critic
+            calls between two updates (gradient accumulation), the last one's batch counts.
     """
 
     def __init__(self, topk: TopK, num_classes: int | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -99,7 +99,7 @@ class TopK:
         self._critic: nn.Module | None = None
         self._in_generator_step = False
         self._selections: list[_Selection] = []
-        self._awaiting_scores: list[_Selection] = []
+        self._awaiting_scores: list[_Selection | None] = []
         self._last: _Selection | None = None
         self._nonfinite_total: Tensor | None = None
         self._fired_in_step = False
@@ -130,8 +130,9 @@ class TopK:
             images: position or keyword of the critic's argument that holds the generated samples
                 (a tensor, or a list or tuple of tensors with one row a sample, for critics that
                 look at several scales).
-            labels: position or keyword of the argument that holds integer classes; needed by
-                ``policy="balanced"``, otherwise only used for statistics.
+            labels: position or keyword of the argument that holds integer classes [N]; needed by
+                ``policy="balanced"``, otherwise only used for statistics (and ignored there when it
+                holds something else).
 
         Returns:
             A handle whose ``remove()`` leaves the critic as it was.
@@ -162,15 +163,13 @@ class TopK:
         self._critic = critic
         self._score, self._images, self._labels = score, images, labels
         _attached[critic] = weakref.ref(self)
-        # The hooks read Python state (k, whether a generator step is on), which torch.compile
-        # would build into its graphs and recompile for at every new k: keep them out of graphs.
-        gate_input = torch.compiler.disable(self._gate_input)
-        read_scores = torch.compiler.disable(self._read_scores)
         hooks = (
             # First to see the input and last to see the output, so that hooks of others stay
             # inside and see what they would see without the plugin.
-            critic.register_forward_pre_hook(gate_input, with_kwargs=True, prepend=True),
-            critic.register_forward_hook(read_scores, with_kwargs=True),
+            critic.register_forward_pre_hook(
+                _CriticHook(self._gate_input), with_kwargs=True, prepend=True
+            ),
+            critic.register_forward_hook(_CriticHook(self._read_scores), with_kwargs=True),
         )
         return AttachHandle(self, critic, hooks)
 
@@ -278,11 +277,15 @@ class TopK:
             "steps": self._steps,
             "epochs": self._epochs,
             "nonfinite_total": 0 if total is None else int(total.item()),
+            "rank": distributed.rank(),
             "generator_state": generator_state,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from :meth:`state_dict`; batch size and number of ranks may differ from then.
+
+        The random policy goes on exactly on the rank and kind of device that the state came from;
+        elsewhere its noise is drawn anew.
 
         Raises:
             ValueError: the state is of another version or lacks an entry.
@@ -291,13 +294,15 @@ class TopK:
             raise ValueError(
                 f"this TopK reads state of version {STATE_VERSION}, not {state.get('version')!r}"
             )
-        missing = {"steps", "epochs", "nonfinite_total", "generator_state"} - state.keys()
+        needed = {"steps", "epochs", "nonfinite_total", "rank", "generator_state"}
+        missing = needed - state.keys()
         if missing:
             raise ValueError(f"the TopK state lacks {', '.join(sorted(missing))}")
         self._steps, self._epochs = int(state["steps"]), int(state["epochs"])
         self._nonfinite_total = torch.tensor(int(state["nonfinite_total"]))
         self._generator = None  # made anew, from this state, on the device of the next batch
-        self._generator_state = state["generator_state"]
+        same_rank = state["rank"] == distributed.rank()
+        self._generator_state = state["generator_state"] if same_rank else None
 
     # --- hooks -----------------------------------------------------------------------------
 
@@ -310,6 +315,7 @@ class TopK:
         tensors = _image_tensors(images)
         if not any(x.requires_grad for x in tensors):
             self._reason_not_fired = "the images given to the critic do not require grad"
+            self._awaiting_scores.append(None)
             return None
         selection = next((s for s in self._selections if s.is_for(tensors[0])), None)
         if selection is None:
@@ -326,12 +332,17 @@ class TopK:
         if not self._awaiting_scores:
             return
         selection = self._awaiting_scores.pop()
-        if selection.mask is not None:
-            return  # a further call on images that were selected from before
+        if selection is None or selection.mask is not None:
+            return  # images without gradient, or selected from in an earlier call
         scores = extract_scores(output, self._score, selection.batch_size)
         labels = None
         if self._labels is not None:
-            labels = _argument(args, kwargs, self._labels, "labels").detach()
+            labels = _integer_labels(_argument(args, kwargs, self._labels, "labels"), scores)
+        if labels is None and self.policy == "balanced":
+            raise ValueError(
+                f"policy='balanced' needs integer classes of shape {list(scores.shape)} in the "
+                f"critic's argument {self._labels!r}"
+            )
         self._select(selection, scores, labels)
 
     @torch.no_grad()
@@ -369,10 +380,14 @@ class TopK:
     def _random_generator(self, device: torch.device) -> torch.Generator:
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device)
-            if self._generator_state is not None:
-                self._generator.set_state(self._generator_state)
+            saved = self._generator_state
+            # the states of a CPU's and a GPU's generator are of different sizes
+            if saved is not None and saved.shape == self._generator.get_state().shape:
+                self._generator.set_state(saved)
             else:
-                self._generator.manual_seed(self._seed + distributed.rank())
+                self._generator.manual_seed(
+                    hash((self._seed, distributed.rank(), self._steps)) % 2**63
+                )
         return self._generator
 
     def _note_gate_fired(self) -> None:
@@ -410,6 +425,27 @@ class AttachHandle:
             _attached.pop(self._critic, None)
             self._topk._critic = None
         self._hooks = ()
+
+
+class _CriticHook:
+    """A hook that stays out of compiled graphs, and that copies of the critic don't take along.
+
+    The hooks read Python state (k, whether a generator step is on), which torch.compile would
+    build into its graphs and compile again for at every new k. A copied or unpickled critic is
+    another critic: it carries a hook that does nothing, and may be attached to.
+    """
+
+    def __init__(self, function: Callable[..., Any] | None) -> None:
+        self._function = None if function is None else torch.compiler.disable(function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return None if self._function is None else self._function(*arguments)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_CriticHook":
+        return _CriticHook(None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _CriticHook, (None,)
 
 
 class _Selection:
@@ -460,6 +496,13 @@ def _with_argument(
     return args, {**kwargs, where: value}
 
 
+def _integer_labels(labels: Any, scores: Tensor) -> Tensor | None:
+    """[N] int64, or None for what is not one class a sample (one-hot, None, embeddings)."""
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        return None
+    return labels.detach().long() if labels.shape == scores.shape else None
+
+
 def _image_tensors(images: Any) -> list[Tensor]:
     tensors = list(images) if isinstance(images, list | tuple) else [images]
     if not tensors or not all(isinstance(x, Tensor) and x.dim() > 0 for x in tensors):
@@ -473,4 +516,6 @@ def _image_tensors(images: Any) -> list[Tensor]:
 def _map_images(images: Any, function: Any) -> Any:
     if isinstance(images, Tensor):
         return function(images)
-    return type(images)(function(x) for x in images)
+    mapped = [function(x) for x in images]
+    # a named tuple takes its fields one by one
+    return type(images)(*mapped) if hasattr(images, "_fields") else type(images)(mapped)

@@ -7,6 +7,7 @@ and a run can resume on another batch size: only the progress has to be known.
 """
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,9 +36,7 @@ class KSchedule:
 
     def __post_init__(self) -> None:
         for name, value in (("gamma", self.gamma), ("nu", self.nu)):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            # `not (0 < value <= 1)` rather than its mirror image, so that NaN is refused too.
-            if not is_number or not (0.0 < value <= 1.0):
+            if not _is_fraction(value):
                 raise ValueError(f"{name} must be a number above 0 and at most 1, not {value!r}")
         if self.every != "epoch" and (
             not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1
@@ -77,3 +76,10 @@ class KSchedule:
         if self.gamma == 1.0:
             return math.inf
         return math.log(self.nu) / math.log(self.gamma)
+
+
+def _is_fraction(value: object) -> bool:
+    """Whether it is a number (NumPy's too) above 0 and at most 1; NaN is not."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    return 0.0 < float(value) <= 1.0

@@ -5,6 +5,7 @@ not finite rank last, so that a NaN is never mistaken for the best sample (``tor
 highest).
 """
 
+import operator
 from typing import Literal, get_args
 
 import torch
@@ -42,13 +43,15 @@ def keep_mask(
 
     Raises:
         ValueError: an argument is outside its range or of a wrong shape; the message names it.
+        TypeError: k is neither an integer nor a tensor.
     """
     if policy not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {policy!r}")
     if scores.dim() == 0 or scores.shape[-1] == 0:
         raise ValueError(f"scores must have shape [..., N] with N >= 1, not {list(scores.shape)}")
-    if isinstance(k, int) and not 1 <= k <= scores.shape[-1]:
-        raise ValueError(f"k must be in 1..{scores.shape[-1]} (the number of scores), not {k}")
+    if not isinstance(k, Tensor):
+        k = operator.index(k)  # NumPy's integers too; a float is a TypeError
+        _check_k(k, scores.shape[-1])
     keys = _sort_keys(scores, policy, generator)
     rank = _rank_descending(keys)
     if policy == "balanced":
@@ -57,6 +60,11 @@ def keep_mask(
         k = k.clamp(min=1)
         k = k.unsqueeze(-1) if k.dim() > 0 else k
     return rank < k
+
+
+def _check_k(k: int, n: int) -> None:
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be in 1..{n} (the number of scores), not {k}")
 
 
 def random_scores(scores: Tensor, generator: torch.Generator | None = None) -> Tensor:

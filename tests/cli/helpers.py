@@ -63,7 +63,7 @@ class Program:
 
 
 def final_weights(run: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the last checkpoint, by its path."""
+    """Every tensor and number of the last checkpoint's training state, by its path."""
     content = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     found: dict[str, torch.Tensor] = {}
 
@@ -73,6 +73,11 @@ def final_weights(run: Path) -> dict[str, torch.Tensor]:
         elif isinstance(value, dict):
             for name, inner in value.items():
                 walk(inner, f"{path}/{name}")
+        elif isinstance(value, list | tuple):
+            for i, inner in enumerate(value):
+                walk(inner, f"{path}/{i}")
+        elif isinstance(value, int | float):
+            found[path] = torch.tensor(value, dtype=torch.float64)
 
     walk(content["trainer"], "")
     return found

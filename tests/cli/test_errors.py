@@ -38,6 +38,17 @@ def pickled_code_in_a_checkpoint(program: Program, folder: Path) -> Outcome:
     return outcome
 
 
+def text_as_checkpoint(program: Program, folder: Path) -> Outcome:
+    (folder / "notes.pt").write_text("not a checkpoint\n")
+    return program("sample", "-ckpt", folder / "notes.pt", "-save", folder / "new")
+
+
+def other_optimiser(program: Program, folder: Path) -> Outcome:
+    program.train(folder / "run", "-metrics", "none")
+    sgd = ["OPTIMIZATION.type_=SGD", "OPTIMIZATION.momentum=0.5", "OPTIMIZATION.nesterov=false"]
+    return program.train(folder / "new", "-metrics", "none", "-ckpt", folder / "run", "--set", *sgd)
+
+
 def other_networks(program: Program, folder: Path) -> Outcome:
     program.train(folder / "run", "-metrics", "none")
     program.config.write_text(tiny_config(CONTRASTIVE).to_yaml())
@@ -115,6 +126,12 @@ CASES: dict[str, tuple[Case, str]] = {
     "damaged checkpoint": (damaged_checkpoint, "is damaged or not a checkpoint"),
     "foreign checkpoint": (foreign_checkpoint, "not a topk-plugin checkpoint"),
     "code in a checkpoint": (pickled_code_in_a_checkpoint, "is damaged or not a checkpoint"),
+    "text as checkpoint": (text_as_checkpoint, "is damaged or not a checkpoint"),
+    "other optimiser": (other_optimiser, "OPTIMIZATION.type_ is another"),
+    "absurd width": (
+        lambda p, f: p.train(f / "new", "--set", "MODEL.g_conv_dim=10000000"),
+        "out of memory",
+    ),
     "no checkpoint": (
         lambda p, f: p.train(f / "new", "-ckpt", f),
         "holds no checkpoint",

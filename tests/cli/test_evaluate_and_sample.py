@@ -43,6 +43,30 @@ def test_evaluate_raw_weights_differ(program: Program, run: Path) -> None:
     assert list(run.glob("evaluation-*.json")) == []  # a file was given, not a run's folder
 
 
+def test_evaluating_leaves_the_run_as_it_is(program: Program, run: Path) -> None:
+    """Not even the file that a trainer is writing at this moment is touched."""
+    half_written = run / "checkpoints" / ".last.pt.x.partial"
+    half_written.write_text("the trainer's")
+    before = sorted(run.rglob("*"))
+    done = program(
+        *("evaluate", "-ckpt", run / "checkpoints", "-data", program.data, "-metrics", "fid"),
+        *("--extractor", "builtin", "--device", "cpu"),
+    )
+    assert done.status == 0, done.err
+    (new,) = set(run.rglob("*")) - set(before)
+    assert new.parent == run
+    assert new.name.startswith("evaluation-")
+    assert half_written.read_text() == "the trainer's"
+
+
+def test_every_class_is_drawn_as_evenly_as_it_goes(
+    program: Program, run: Path, tmp_path: Path
+) -> None:
+    program("sample", "-ckpt", run, "-save", tmp_path / "a", "--num_images", 5, "--device", "cpu")
+    names = sorted(f.name[-5] for f in (tmp_path / "a").iterdir())
+    assert names == ["0", "0", "1", "2", "3"]
+
+
 def test_sample_a_grid(program: Program, run: Path, tmp_path: Path) -> None:
     grid = tmp_path / "grid.png"
     done = program("sample", "-ckpt", run, "-save", grid, "--num_images", 8, "--device", "cpu")
@@ -66,3 +90,27 @@ def test_sample_single_images_of_chosen_classes(
     assert outcomes[0].shape == (5, 32, 32, 3)
     assert np.array_equal(outcomes[0], outcomes[1])
     assert not np.array_equal(outcomes[0], outcomes[2])
+
+
+def test_evaluate_against_other_images_is_no_accident(
+    program: Program, run: Path, tmp_path: Path
+) -> None:
+    from tests.engine.tiny import tiny_images, write_image_folder
+
+    fixed = ("evaluate", "-ckpt", run, "-metrics", "fid", "--extractor", "builtin")
+    other = write_image_folder(tmp_path / "other", tiny_images(60))
+    done = program(*fixed, "-data", other)
+    assert done.status == 0
+    assert "not the images that the model was trained on" in done.err
+    assert json.loads(done.out)["trained_on_these_images"] is False
+
+
+@pytest.mark.parametrize("name", ["grid.jpg", "notes.txt"])
+def test_sample_refuses_what_it_cannot_write(
+    program: Program, run: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    done = program("sample", "-ckpt", run, "-save", tmp_path / name, "--device", "cpu")
+    assert done.status == 2
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "grid.jpg").exists()

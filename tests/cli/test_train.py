@@ -107,11 +107,13 @@ def test_without_top_k(program: Program, tmp_path: Path) -> None:
 def test_a_run_is_never_overwritten(program: Program, tmp_path: Path) -> None:
     run = tmp_path / "run"
     program.train(run, "-metrics", "none")
-    before = final_weights(run)
-    again = program.train(run, "-metrics", "none")
-    assert again.status == 2
-    assert "holds a run already; go on with it by -ckpt auto" in again.err
-    assert final_weights(run).keys() == before.keys()
+    program.train(tmp_path / "other", "-metrics", "none", "--seed", 1)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for more in ([], ["-ckpt", tmp_path / "other"]):
+        again = program.train(run, "-metrics", "none", *more)
+        assert again.status == 2
+        assert "holds a run already; go on with it by -ckpt auto" in again.err
+        assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
     finished = program.train(run, "-metrics", "none", "-ckpt", "auto")
     assert finished.status == 0
     assert "resume:" in finished.err
@@ -218,9 +220,42 @@ def test_values_of_different_measurements_never_mix(program: Program, tmp_path: 
     assert done.status == 0, done.err
     assert "note: metrics are now measured otherwise" in done.err
     result = json.loads((run / "result.json").read_text())
-    assert [entry["step"] for entry in result["history"]] == [8]
-    assert result["history"][0].keys() == {"step", "kernel_distance"}
-    assert result["best"]["step"] == 8
+    assert [entry["step"] for entry in result["history"]] == [6, 8]
+    assert all(e.keys() == {"step", "kernel_distance"} for e in result["history"])
+
+
+def test_a_finished_run_can_be_measured_otherwise(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    program.train(run, "-metrics", "fid")
+    before = final_weights(run)
+    done = program.train(run, "-metrics", "fid", "kid", "-ckpt", "auto")
+    assert done.status == 0, done.err
+    result = json.loads((run / "result.json").read_text())
+    assert result["metrics"].keys() == {"frechet_distance", "kernel_distance"}
+    assert [entry["step"] for entry in result["history"]] == [6]
+    assert all(torch.equal(before[name], value) for name, value in final_weights(run).items())
+
+
+def test_metrics_of_an_earlier_step_are_not_the_results(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    program.train(run, "-metrics", "fid")
+    more = ["-ckpt", "auto", "--set", "OPTIMIZATION.total_steps=7"]
+    assert program.train(run, "-metrics", "none", *more).status == 0
+    result = json.loads((run / "result.json").read_text())
+    assert result["metrics"] == {}
+    assert result["history"][-1]["step"] == 6
+    assert result["measured_with"]["extractor"] == "builtin"  # what the history was measured with
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_its_log_anew(
+    program: Program, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"step": 0, "metric/frechet_distance": 1.0}\n')
+    assert program.train(run, "-metrics", "none", "-ckpt", "auto").status == 0
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [1, 2, 3, 4, 5, 6]
 
 
 def test_divergence_is_said_once(program: Program, tmp_path: Path) -> None:
@@ -234,12 +269,35 @@ def test_divergence_is_said_once(program: Program, tmp_path: Path) -> None:
 def test_resuming_on_another_batch_size_keeps_the_progress(
     program: Program, tmp_path: Path
 ) -> None:
-    program.train(tmp_path / "run", "-metrics", "none")
+    gamma = "LOSS.topk_gamma=0.8"
+    short = ["--set", gamma, "OPTIMIZATION.total_steps=3"]  # in the middle of the second epoch
+    program.train(tmp_path / "run", "-metrics", "none", *short)
     done = program.train(
         tmp_path / "on",
-        *("-metrics", "none", "-ckpt", tmp_path / "run"),
-        *("--set", "OPTIMIZATION.total_steps=7", "OPTIMIZATION.batch_size=16"),
+        *("-metrics", "none", "-ckpt", tmp_path / "run", "--set", gamma),
+        *("OPTIMIZATION.total_steps=5", "OPTIMIZATION.batch_size=16"),
     )
     assert done.status == 0, done.err
-    last = json.loads((tmp_path / "on" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["topk/k"] == 4  # a quarter of 16, at once
+    lines = (tmp_path / "on" / "metrics.jsonl").read_text().splitlines()
+    # one basket an epoch now; 16 images of epoch 1 were used, less than a basket of 32
+    assert [json.loads(line)["topk/k"] for line in lines] == [12, 10]
+    assert json.loads((tmp_path / "on" / "result.json").read_text())["top_k"]["k_at_the_end"] == 8
+
+
+def test_two_trainings_cannot_share_a_folder(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = program.start(
+        program.train_arguments(run, "-metrics", "none", "--set", "OPTIMIZATION.total_steps=4000")
+    )
+    try:
+        wait_for(run / "metrics.jsonl", first)
+        second = program.train(run, "-metrics", "none", "-ckpt", "auto")
+        assert second.status == 2
+        assert "another training is writing to" in second.err
+    finally:
+        first.kill()
+        first.communicate()
+    after = program.train(
+        run, "-metrics", "none", "-ckpt", "auto", "--set", "OPTIMIZATION.total_steps=4"
+    )
+    assert after.status == 0, after.err

@@ -163,6 +163,108 @@ def test_slice_mode_gives_the_gates_gradient_without_a_conditional_loss() -> Non
     assert losses[1] < losses[0]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"OPTIMIZATION": {"d_first": False}},
+        {"OPTIMIZATION": {"d_updates_per_step": 5}},  # one step an epoch
+        {"LOSS": {"topk_every": 1}, "OPTIMIZATION": {"g_updates_per_step": 2}},
+        {"LOSS": {"topk_every": 3, "topk_gamma": 0.8}},
+    ],
+)
+def test_gate_and_slice_use_the_same_k_in_every_update(
+    change: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: dict[str, list[int]] = {"gate": [], "slice": []}
+    real_topk = torch.topk
+
+    def watched(scores: Tensor, k: int) -> object:
+        used["slice"].append(k)
+        return real_topk(scores, k)
+
+    gated = tiny_trainer(change)
+    sliced = tiny_trainer(change, {"LOSS": {"topk_mode": "slice"}})
+    note = gated.topk._note_gate_fired
+
+    def noting() -> None:
+        used["gate"].append(int(gated.topk.stats.mask.sum()))
+        note()
+
+    monkeypatch.setattr(gated.topk, "_note_gate_fired", noting)
+    for _ in range(6):
+        gated.step()
+    monkeypatch.setattr(torch, "topk", watched)
+    for _ in range(6):
+        sliced.step()
+    assert used["gate"] == used["slice"]
+    assert used["gate"][0] == 8
+    assert len(set(used["gate"])) >= 2
+    assert gated.k == sliced.k == gated.topk.k
+
+
+def test_a_baseline_resumed_with_the_gate_has_made_progress() -> None:
+    baseline = tiny_trainer(OFF)
+    for _ in range(4):
+        baseline.step()
+    gated = tiny_trainer()
+    gated.load_state_dict(baseline.state_dict())
+    gated.step()
+    assert gated.topk.stats.k == 2  # two epochs are over
+
+
+def test_the_configs_learning_rate_wins_over_the_checkpoints() -> None:
+    trainer = tiny_trainer()
+    trainer.step()
+    lower = tiny_trainer({"OPTIMIZATION": {"g_lr": 1e-6, "beta1": 0.0}})
+    lower.load_state_dict(trainer.state_dict())
+    group = lower.g_optimizer.param_groups[0]
+    assert (group["lr"], group["betas"]) == (1e-6, (0.0, 0.999))
+    assert lower.d_optimizer.param_groups[0]["lr"] == 2e-4
+    moments = [
+        [o.state[p]["exp_avg"] for p in o.param_groups[0]["params"]]
+        for o in (trainer.g_optimizer, lower.g_optimizer)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
+    other = tiny_trainer({"OPTIMIZATION": {"type_": "RMSprop", "momentum": 0.0, "alpha": 0.9}})
+    with pytest.raises(ValueError, match=r"OPTIMIZATION\.type_"):
+        other.load_state_dict(trainer.state_dict())
+
+
+def test_random_states_of_another_kind_of_device_are_replaced() -> None:
+    trainer = tiny_trainer({"LOSS": {"topk_policy": "random"}})
+    for _ in range(3):
+        trainer.step()
+    state = trainer.state_dict()
+    gpu_like = torch.zeros(16, dtype=torch.uint8)  # a CUDA generator's state has 16 bytes
+    state["latents"] = state["augmentation"] = gpu_like
+    state["topk"]["generator_state"] = gpu_like
+    resumed = tiny_trainer({"LOSS": {"topk_policy": "random"}})
+    resumed.load_state_dict(state)
+    assert not resumed.exact
+    resumed.step()
+    assert resumed.step_count == 4
+    exact = tiny_trainer()
+    exact.load_state_dict(tiny_trainer().state_dict())
+    assert exact.exact
+
+
+def test_the_gate_acts_on_every_accumulated_batch() -> None:
+    trainer = tiny_trainer({"OPTIMIZATION": {"acml_steps": 2, "batch_size": 4}})
+    for _ in range(4):
+        trainer.step()
+    gradients: list[Tensor] = []
+
+    def watch(module: nn.Module, args: tuple, output: Tensor) -> None:
+        output.register_hook(gradients.append)
+
+    handle = trainer.generator.register_forward_hook(watch)
+    trainer._train_generator()
+    handle.remove()
+    kept = [int((g != 0).flatten(1).any(1).sum()) for g in gradients]
+    assert kept == [trainer.k] * 2 == [1, 1]
+
+
 def test_one_step_moves_both_networks_and_their_statistics_as_studiogan_does() -> None:
     trainer = tiny_trainer(
         {"OPTIMIZATION": {"acml_steps": 2, "g_updates_per_step": 3, "batch_size": 4}}
@@ -192,10 +294,8 @@ def test_the_generator_loss_gives_the_critic_no_gradient() -> None:
 
 
 def test_accumulated_gradient_is_the_mean_over_the_micro_batches() -> None:
-    one = tiny_trainer(OFF, {"OPTIMIZATION": {"acml_steps": 1}})
-    two = tiny_trainer(OFF, {"OPTIMIZATION": {"acml_steps": 2}})
-    one._g_loss = two._g_loss = lambda scores: torch.ones((), requires_grad=True) * 3
-    for trainer in (one, two):
+    for acml_steps in (1, 2):
+        trainer = tiny_trainer(OFF, {"OPTIMIZATION": {"acml_steps": acml_steps}})
         probe = nn.Parameter(torch.zeros(()))
         trainer._generator_losses = lambda probe=probe: probe * 5
         trainer.g_optimizer = torch.optim.SGD([probe], lr=1.0)

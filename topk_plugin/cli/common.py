@@ -42,11 +42,18 @@ def seed(text: str) -> int:
     return number
 
 
+def nonempty_path(text: str) -> Path:
+    """A path that is not empty (an unset shell variable, most likely), for argparse."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a path")
+    return Path(text)
+
+
 def add_data_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-data",
         "--data_dir",
-        type=Path,
+        type=nonempty_path,
         metavar="PATH",
         help="images: a folder or .zip of class folders, an .hdf5 file of StudioGAN, or "
         "torchvision's folder; default: the data set named in the config, downloaded if need be",
@@ -57,7 +64,7 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-ckpt",
         "--ckpt_dir",
-        type=Path,
+        type=nonempty_path,
         required=True,
         metavar="DIR",
         help="a run's folder (its last checkpoint) or a .pt file",
@@ -91,7 +98,10 @@ def add_metric_arguments(parser: argparse.ArgumentParser, default: list[str]) ->
         "data set; auto takes Inception where its weights can be had",
     )
     parser.add_argument(
-        "--inception_weights", type=Path, metavar="FILE", help="torch-fidelity's weights file"
+        "--inception_weights",
+        type=nonempty_path,
+        metavar="FILE",
+        help="torch-fidelity's weights file",
     )
     parser.add_argument(
         "--num_samples",

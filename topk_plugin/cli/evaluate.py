@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from datetime import UTC, datetime
 
 from topk_plugin.cli.common import (
     add_checkpoint_arguments,
@@ -39,9 +40,8 @@ def run(options: argparse.Namespace) -> int:
     from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
     from topk_plugin.engine.data.open import open_images
     from topk_plugin.engine.run import evaluate_generator
-    from topk_plugin.engine.run_folder import RunFolder
-    from topk_plugin.engine.trainer import Trainer
-    from topk_plugin.evaluation.metrics import Evaluator
+    from topk_plugin.engine.run_folder import write_json
+    from topk_plugin.evaluation.metrics import Evaluator, check_count
 
     device = chosen_device(options.device)
     path = checkpoint_file(options.ckpt_dir, BEST if options.load_best else LAST)
@@ -58,6 +58,16 @@ def run(options: argparse.Namespace) -> int:
         for split in ("train", options.ref_dataset)
     }
     train_images, reference = splits["train"], splits[options.ref_dataset]
+    same_images = checkpoint.data.get("fingerprint") == train_images.fingerprint()
+    if not same_images and options.data_dir is None:
+        raise UserError(
+            f"{path} was trained on other images than {config.DATA.name} "
+            f"({checkpoint.data.get('source')}); name them with -data"
+        )
+    if not same_images:
+        say("note: these are not the images that the model was trained on")
+    count = options.num_samples or min(len(reference), 50_000)
+    check_count(metrics, count, "the generated set")
     evaluator = Evaluator(
         reference,
         metrics=metrics,
@@ -68,22 +78,22 @@ def run(options: argparse.Namespace) -> int:
         extractor_data=train_images,
     )
     say(describe_extractor(evaluator.describe()))
-    trainer = Trainer(config, train_images, seed=checkpoint.seed, device=device)
-    checkpoint.restore(trainer)
-    sampler = trainer.sampler(use_ema=not options.raw)
-    count = options.num_samples or min(len(reference), 50_000)
+    weights = None if options.raw else checkpoint.trainer["generator_ema"]
+    sampler = checkpoint.sampler(use_ema=not options.raw).to(device)
     values = evaluate_generator(sampler, config, evaluator, count, device)
-    averaged = trainer.ema is not None and not options.raw
     result = {
         "checkpoint": path.name,
         "step": checkpoint.step,
-        "weights": "moving average" if averaged else "raw",
+        "weights": "raw" if weights is None else "moving average",
         "reference_split": options.ref_dataset,
+        "trained_on_these_images": same_images,
         "metrics": values,
         "measured_with": evaluator.describe(count),
     }
     print(json.dumps(result, indent=2))
     if options.ckpt_dir.is_dir():
-        written = RunFolder(options.ckpt_dir).write_evaluation(result)
+        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        written = folder / f"evaluation-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+        write_json(written, result)
         say(f"written to {written}")
     return 0

@@ -1,6 +1,7 @@
 """`topk-plugin`: chooses the command, and turns a user's mistake into one sentence."""
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sub.set_defaults(run=command.run)
     options = parser.parse_args(arguments)
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal can't show
     try:
         return int(options.run(options))
     except UserError as error:
@@ -51,11 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("out of memory; lower OPTIMIZATION.batch_size or --num_samples")
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        # torch's CPU allocator has no exception of its own
+        if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
             raise
         return _fail(
-            "out of GPU memory; lower OPTIMIZATION.batch_size (and raise acml_steps to keep the "
-            "effective batch)"
+            "out of memory; lower OPTIMIZATION.batch_size (and raise acml_steps to keep the "
+            "effective batch), --num_samples, or the widths in section MODEL"
         )
 
 

@@ -1,12 +1,12 @@
 """`topk-plugin sample`."""
 
 import argparse
-from pathlib import Path
 
 from topk_plugin.cli.common import (
     add_checkpoint_arguments,
     add_device_argument,
     chosen_device,
+    nonempty_path,
     positive,
     say,
     seed,
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-save",
         "--save_dir",
-        type=Path,
+        type=nonempty_path,
         required=True,
         metavar="PATH",
         help="a .png file for one grid, or a folder for one PNG an image",
@@ -45,10 +45,13 @@ def run(options: argparse.Namespace) -> int:
 
     from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
     from topk_plugin.engine.latents import LatentSource
-    from topk_plugin.engine.networks import build_generator
-    from topk_plugin.engine.networks.sampling import sampling_copy
     from topk_plugin.engine.sample_grid import generate, save_grid, save_png
 
+    suffix = options.save_dir.suffix.lower()
+    if suffix in (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"):
+        raise UserError(f"-save {options.save_dir}: images are written as .png, not {suffix}")
+    if suffix != ".png" and options.save_dir.is_file():
+        raise UserError(f"-save {options.save_dir} is a file; give a folder, or a .png file")
     device = chosen_device(options.device)
     path = checkpoint_file(options.ckpt_dir, BEST if options.load_best else LAST)
     checkpoint = load_checkpoint(path)
@@ -58,22 +61,18 @@ def run(options: argparse.Namespace) -> int:
     for label in wanted:
         if not 0 <= label < classes:
             raise UserError(f"--labels {label}: this model's classes are 0..{classes - 1}")
-    generator = build_generator(config.MODEL, config.DATA)
-    weights = None if options.raw else checkpoint.trainer["generator_ema"]
-    generator.load_state_dict(checkpoint.trainer["generator"] if weights is None else weights)
     source = LatentSource(config, seed=options.seed, device=device)
-    # one row of a grid a class: the images of a class stay together
-    per_class = -(-options.num_images // len(wanted))
-    labels = torch.tensor(wanted, device=device).repeat_interleave(per_class)
-    labels = labels[: options.num_images]
+    # as evenly as it goes over the classes, the images of a class together: a row of a grid each
+    turns = sorted(i % len(wanted) for i in range(options.num_images))
+    labels = torch.tensor([wanted[turn] for turn in turns], device=device)
     images = generate(
-        sampling_copy(generator.to(device)),
+        checkpoint.sampler(use_ema=not options.raw).to(device),
         source.latents(len(labels)),
         labels,
         batch_size=config.OPTIMIZATION.batch_size,
     )
-    if options.save_dir.suffix.lower() == ".png":
-        save_grid(options.save_dir, images, columns=min(per_class, len(images)))
+    if suffix == ".png":
+        save_grid(options.save_dir, images, columns=turns.count(0))
     else:
         for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
             save_png(options.save_dir / f"{i:06d}_class{label}.png", image)

@@ -14,6 +14,7 @@ from topk_plugin.cli.common import (
     add_metric_arguments,
     chosen_device,
     chosen_metrics,
+    nonempty_path,
     positive,
     say,
     seed,
@@ -29,10 +30,20 @@ HELP = "train a GAN from a StudioGAN YAML file with the built-in trainer"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-cfg", "--cfg_file", type=Path, required=True, metavar="FILE", help="StudioGAN YAML file"
+        "-cfg",
+        "--cfg_file",
+        type=nonempty_path,
+        required=True,
+        metavar="FILE",
+        help="StudioGAN YAML file",
     )
     parser.add_argument(
-        "-save", "--save_dir", type=Path, required=True, metavar="DIR", help="the run's folder"
+        "-save",
+        "--save_dir",
+        type=nonempty_path,
+        required=True,
+        metavar="DIR",
+        help="the run's folder",
     )
     add_data_argument(parser)
     parser.add_argument(
@@ -70,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
         raise UserError(
             "the built-in trainer runs in one process, but WORLD_SIZE is "
             f"{os.environ['WORLD_SIZE']}; start it without torchrun, or train a StudioGAN "
@@ -119,15 +130,21 @@ def run(options: argparse.Namespace) -> int:
 
     from topk_plugin.engine.run import Interrupted, RunOptions, TrainingRun
     from topk_plugin.engine.run_folder import RunFolder
-    from topk_plugin.evaluation.metrics import Evaluator
+    from topk_plugin.evaluation.metrics import Evaluator, check_count
 
-    folder = RunFolder(options.save_dir)
+    num_samples = options.num_samples or min(len(images), 50_000)
+    check_count(metrics, num_samples, "the generated set")
     if checkpoint is not None:
         if checkpoint.data.get("fingerprint") != images.fingerprint():
             say("note: these are not the images that the run was started with")
         checkpoint.restore(trainer)
         say(f"resume: {checkpoint.path} at step {checkpoint.step:,}")
-    num_samples = options.num_samples or min(len(images), 50_000)
+        if not trainer.exact:
+            say(
+                "note: the checkpoint is from another kind of device; random streams start anew, "
+                "so the run does not go on bit for bit"
+            )
+    folder = RunFolder(options.save_dir)
     evaluator = None
     if metrics:
         evaluator = Evaluator(
@@ -138,7 +155,6 @@ def run(options: argparse.Namespace) -> int:
             device=device,
             seed=0,
         )
-        evaluator.check_samples(num_samples)
         say(describe_extractor(evaluator.describe()))
     command = shlex.join(["topk-plugin", *sys.argv[1:]])
     total = config.OPTIMIZATION.total_steps
@@ -158,9 +174,11 @@ def run(options: argparse.Namespace) -> int:
     except Interrupted:
         say(
             f"stopped at step {trainer.step_count:,} of {total:,}; a checkpoint is saved, go on "
-            f"with: {_resume_command(command)}"
+            f"with: {command} -ckpt auto"
         )
         return 130
+    finally:
+        folder.close()
     shown = ", ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
     say(f"done: {result['steps']:,} steps{', ' if shown else ''}{shown}; see {options.save_dir}")
     return 0
@@ -179,18 +197,17 @@ def _find_checkpoint(options: argparse.Namespace) -> "Checkpoint | None":
     from topk_plugin.engine.checkpoint import checkpoint_file, load_checkpoint
     from topk_plugin.engine.run import has_run
 
-    there_already = has_run(options.save_dir)
     if options.ckpt_dir == "auto":
         last = options.save_dir / "checkpoints" / "last.pt"
         return load_checkpoint(last) if last.exists() else None
-    if options.ckpt_dir is not None:
-        return load_checkpoint(checkpoint_file(Path(options.ckpt_dir)))
-    if there_already and not options.dry_run:
+    file = None if options.ckpt_dir is None else checkpoint_file(Path(options.ckpt_dir))
+    own = file is not None and options.save_dir.resolve() in file.resolve().parents
+    if has_run(options.save_dir) and not own and not options.dry_run:
         raise UserError(
             f"{options.save_dir} holds a run already; go on with it by -ckpt auto, or give "
             "another folder to -save"
         )
-    return None
+    return None if file is None else load_checkpoint(file)
 
 
 def _settle(
@@ -199,13 +216,15 @@ def _settle(
     """Seed and precision: as asked, else the checkpoint's, else the defaults."""
     if checkpoint is None:
         return options.seed or 0, options.precision or "fp32"
-    before, now = checkpoint.config.to_dict(), config.to_dict()
+    before, now = asdict(checkpoint.config), asdict(config)
     changed = [
-        f"{section}.{key} {before[section].get(key)!r} -> {value!r}"
+        f"{section}.{key} {before[section][key]!r} -> {value!r}"
         for section, values in now.items()
         for key, value in values.items()
-        if before[section].get(key) != value
+        if before[section][key] != value
     ]
+    if options.precision not in (None, checkpoint.precision):
+        changed.append(f"--precision {checkpoint.precision} -> {options.precision}")
     if changed:
         say(f"note: the config differs from the checkpoint's: {', '.join(changed)}")
     if options.seed is not None and options.seed != checkpoint.seed:
@@ -214,7 +233,3 @@ def _settle(
             "--seed to go on with it, or start a new run"
         )
     return checkpoint.seed, options.precision or checkpoint.precision
-
-
-def _resume_command(command: str) -> str:
-    return command if " -ckpt " in command or "--ckpt_dir" in command else f"{command} -ckpt auto"

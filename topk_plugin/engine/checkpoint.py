@@ -1,17 +1,18 @@
 """Checkpoints: one file with everything, written atomically, read without running code."""
 
 import errno
-import pickle
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from topk_plugin.engine.config import Config
+from topk_plugin.engine.networks import build_generator
+from topk_plugin.engine.networks.sampling import sampling_copy
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.errors import UserError
 from topk_plugin.files import atomic_write
@@ -32,6 +33,7 @@ class RunProgress:
         seconds: wall time spent in training steps, over all sittings.
         measured_with: what makes the values of ``history`` comparable: extractor, reference and
             number of samples.
+        diverged_at_step: the first logged step with a loss that is not finite.
     """
 
     evaluated_step: int = -1
@@ -39,6 +41,7 @@ class RunProgress:
     best: dict[str, float] | None = None
     seconds: float = 0.0
     measured_with: dict[str, Any] | None = None
+    diverged_at_step: int | None = None
 
 
 def save_checkpoint(
@@ -104,6 +107,20 @@ class Checkpoint:
         """Steps that were over when it was written."""
         return int(self.trainer["step"])
 
+    def sampler(self, *, use_ema: bool) -> nn.Module:
+        """The generator in evaluation mode on the CPU, its moving average where there is one.
+
+        Raises:
+            UserError: the state is damaged.
+        """
+        generator = build_generator(self.config.MODEL, self.config.DATA)
+        try:
+            average = self.trainer["generator_ema"] if use_ema else None
+            generator.load_state_dict(self.trainer["generator"] if average is None else average)
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise UserError(_damaged(self.path)) from error
+        return sampling_copy(generator)
+
     def restore(self, trainer: Trainer) -> None:
         """Load the state into a trainer of the same networks.
 
@@ -127,6 +144,8 @@ def checkpoint_file(place: Path, name: str = LAST) -> Path:
         UserError: there is none.
     """
     if place.is_file():
+        if name == BEST and place.name != BEST:
+            raise UserError(f"-best asks for {BEST}, but {place} was given; drop one of the two")
         return place
     for candidate in (place / name, place / "checkpoints" / name):
         if candidate.is_file():
@@ -145,11 +164,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror or error}); check it") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(_damaged(path)) from error
-    except zipfile.BadZipFile as error:
+    except (PermissionError, FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); check it") from error
+    # A file that is something else makes torch.load raise nearly anything.
+    except Exception as error:
         raise UserError(_damaged(path)) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a topk-plugin checkpoint; give one that `train` wrote")

@@ -1,6 +1,7 @@
 """The optimisers that StudioGAN offers, with its settings."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,3 +53,24 @@ def build_optimizer(
         weight_decay=weight_decay,
         fused=True,  # one kernel over all parameters instead of several for each
     )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over an optimiser's memory (moments, step counts), and keep the own settings.
+
+    torch would restore the settings too, and so undo a learning rate that the user has lowered.
+
+    Raises:
+        ValueError: the state is of another type of optimiser, or of other parameters.
+    """
+    settings = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]
+    if [set(group) for group in state["param_groups"]] != [
+        set(group) for group in optimizer.param_groups
+    ]:
+        raise ValueError("OPTIMIZATION.type_ is another than the checkpoint's")
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)

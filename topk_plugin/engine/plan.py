@@ -1,5 +1,6 @@
 """What a run is going to do, said before it does it."""
 
+import bisect
 import math
 
 from topk_plugin.engine.config import Config
@@ -8,15 +9,18 @@ from topk_plugin.engine.trainer import top_k_schedule
 
 def steps_to_floor(config: Config, steps_per_epoch: int) -> float | None:
     """Training steps until k reaches its floor; infinity if it never does, None without top-k."""
-    schedule = top_k_schedule(config)
+    schedule, batch = top_k_schedule(config), config.OPTIMIZATION.batch_size
     if schedule is None:
         return None
-    periods = schedule.progress_to_floor
-    if math.isinf(periods):
+    if math.isinf(schedule.progress_to_floor):
         return math.inf
+    latest = math.ceil(schedule.progress_to_floor)
+    floor = schedule.k(latest, batch)
+    # k is a whole number and may get there before the fraction does
+    periods = bisect.bisect_left(range(latest), -floor, key=lambda e: -schedule.k(e, batch))
     if schedule.every == "epoch":
-        return math.ceil(periods) * steps_per_epoch
-    return math.ceil(math.ceil(periods) * schedule.every / config.OPTIMIZATION.g_updates_per_step)
+        return periods * steps_per_epoch
+    return math.ceil(periods * schedule.every / config.OPTIMIZATION.g_updates_per_step)
 
 
 def describe_top_k(config: Config, steps_per_epoch: int) -> list[str]:
@@ -36,8 +40,8 @@ def describe_top_k(config: Config, steps_per_epoch: int) -> list[str]:
     ]
     if floor == batch:
         lines.append(
-            "note: k can never drop under the batch size, so top-k does nothing here; lower "
-            "LOSS.topk_nu and LOSS.topk_gamma, or enlarge the batch"
+            "note: k can never drop under the batch size, so top-k does nothing here; "
+            + ("enlarge the batch" if batch == 1 else "lower LOSS.topk_nu and LOSS.topk_gamma")
         )
     elif floor_at <= total:
         lines.append(f"top-k: the floor is reached at step {floor_at:,.0f} of {total:,}")
@@ -45,7 +49,7 @@ def describe_top_k(config: Config, steps_per_epoch: int) -> list[str]:
         updates = total * optimization.g_updates_per_step
         periods = total / steps_per_epoch if schedule.every == "epoch" else updates / schedule.every
         end = schedule.k(math.floor(periods), batch)
-        line = f"note: k only falls to {end} in {total:,} steps"
+        line = f"note: k {'stays at' if end == batch else 'only falls to'} {end} in {total:,} steps"
         half = math.floor(periods / 2)
         if half >= 1:
             line += (

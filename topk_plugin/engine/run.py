@@ -93,7 +93,8 @@ class TrainingRun:
             "fingerprint": images.fingerprint(),
         }
         self._start_history_anew_if_measured_otherwise()
-        self._log = RunLog(folder.path, None if checkpoint is None else checkpoint.step)
+        # -1: a run that was killed before its first checkpoint starts anew, its log too
+        self._log = RunLog(folder.path, -1 if checkpoint is None else checkpoint.step)
         self._monitor: TopKMonitor | None = None
         if trainer.topk is not None:
             self._monitor = TopKMonitor(trainer.topk, self.config.DATA.num_classes)
@@ -101,7 +102,6 @@ class TrainingRun:
         self._stop_asked = False
         self._may_stop_now = False
         self._in_step = False
-        self._diverged = False
         self._mark = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
@@ -142,8 +142,7 @@ class TrainingRun:
             step = trainer.step_count
             due = step % options.save_freq == 0 or step >= total
             if due and self.progress.evaluated_step < step:
-                with self._interruptible():
-                    self._look(step)
+                self._look(step)
                 self._save_checkpoint()
                 printed_step, self._mark = step, time.perf_counter()
             if step >= total:
@@ -177,8 +176,9 @@ class TrainingRun:
         elif self.trainer.k is not None:
             scalars["topk/k"] = float(self.trainer.k)
         self._log.scalars(step, scalars)
-        if not self._diverged and not all(math.isfinite(value) for value in values):
-            self._diverged = True
+        diverged = not all(math.isfinite(value) for value in values)
+        if diverged and self.progress.diverged_at_step is None:
+            self.progress.diverged_at_step = step
             self._say(
                 f"warning: a loss is not finite at step {step:,}; the training has diverged (a "
                 "lower learning rate or an earlier checkpoint may help)"
@@ -200,17 +200,22 @@ class TrainingRun:
         """Sample grid, histograms and metrics of this step."""
         sampler = self.trainer.sampler()
         batch_size = self.config.OPTIMIZATION.batch_size
-        images = generate(sampler, *self._grid, batch_size=batch_size)
+        values: dict[str, float] = {}
+        # Only here may Ctrl-C act at once: nothing is noted down yet, so that a resumed run looks
+        # at this step again.
+        with self._interruptible():
+            images = generate(sampler, *self._grid, batch_size=batch_size)
+            if self.evaluator is not None:
+                count, device = self.options.num_samples, self.trainer.device
+                values = evaluate_generator(sampler, self.config, self.evaluator, count, device)
         save_grid(self.folder.samples / f"step_{step:06d}.png", images)
         if self._monitor is not None and self.trainer.last_fakes is not None:
             self._log.histogram(step, "topk/scores", self._monitor.scores())
             picture = self._monitor.kept_vs_dropped(self.trainer.last_fakes)
             if picture is not None:
                 self._log.image(step, "topk/kept_vs_dropped", picture)
+        self.progress.evaluated_step = step
         if self.evaluator is not None:
-            values = evaluate_generator(
-                sampler, self.config, self.evaluator, self.options.num_samples, self.trainer.device
-            )
             self._log.scalars(step, {f"metric/{name}": value for name, value in values.items()})
             shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             tqdm.write(f"step {step:,}: {shown}", file=sys.stderr)
@@ -218,9 +223,7 @@ class TrainingRun:
             self.progress.history.append(entry)
             if self._is_best(entry):
                 self.progress.best = entry
-                self.progress.evaluated_step = step
                 self._save_checkpoint(BEST)
-        self.progress.evaluated_step = step
 
     def _is_best(self, entry: dict[str, float]) -> bool:
         assert self.evaluator is not None
@@ -243,6 +246,7 @@ class TrainingRun:
                 "history and the best checkpoint start anew"
             )
             self.progress.history, self.progress.best = [], None
+            self.progress.evaluated_step = -1
         self.progress.measured_with = measured_with
 
     def _save_checkpoint(self, name: str = LAST) -> None:
@@ -267,8 +271,7 @@ class TrainingRun:
                 "topk_every": loss.topk_every,
                 "k_at_the_end": self.trainer.k,
             }
-        evaluator = self.evaluator
-        final = history[-1] if history else {}
+        final = history[-1] if history and history[-1]["step"] == self.trainer.step_count else {}
         return {
             "steps": self.trainer.step_count,
             "epochs": self.trainer.stream.epoch,
@@ -278,8 +281,11 @@ class TrainingRun:
             "best": self.progress.best,
             "history": history,
             "measured_with": (
-                None if evaluator is None else evaluator.describe(self.options.num_samples)
+                self.progress.measured_with
+                if self.evaluator is None
+                else self.evaluator.describe(self.options.num_samples)
             ),
+            "diverged_at_step": self.progress.diverged_at_step,
             "top_k": top_k,
             "data": self._data,
             "training_seconds": round(self.progress.seconds, 1),
@@ -290,11 +296,10 @@ class TrainingRun:
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the run after the step under way, where state is whole."""
-        previous = {
-            number: signal.signal(number, self._ask_to_stop)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        """Let Ctrl-C, SIGTERM and SIGHUP end the run after the step under way, state whole."""
+        # SIGHUP: the terminal was closed
+        numbers = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+        previous = {number: signal.signal(number, self._ask_to_stop) for number in set(numbers)}
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """The files of a run's folder."""
 
 import json
+import os
 import platform
 import sys
 from datetime import UTC, datetime
@@ -14,15 +15,24 @@ from topk_plugin.errors import UserError
 from topk_plugin.files import atomic_write, remove_leftovers, unwritable
 from topk_plugin.version import __version__
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    _LOCKS = False
+else:
+    _LOCKS = True
+
 
 class RunFolder:
-    """``-save DIR``: config.yaml, environment.json, result.json, samples/, checkpoints/ and logs.
+    """``-save DIR``, for the one process that trains there.
+
+    Holds config.yaml, environment.json, result.json, samples/, checkpoints/ and the logs.
 
     Args:
         path: the folder; made if missing.
 
     Raises:
-        UserError: it can't be made or written, or is a file.
+        UserError: it can't be made or written, is a file, or another training is writing there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,11 +42,33 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"-save {path} is a file; give a folder")
         try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock()
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(folder)
             remove_leftovers(path)
         except OSError as error:
             raise unwritable(path, error) from error
+
+    def _lock(self) -> None:
+        """Keep other trainings out of the folder for as long as this process lives."""
+        if not _LOCKS:
+            return
+        self._descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise UserError(
+                f"another training is writing to {self.path}; wait for it, or give another folder "
+                "to -save"
+            ) from None
+
+    def close(self) -> None:
+        """Let others train in the folder."""
+        if _LOCKS:
+            os.close(self._descriptor)
 
     def write_start(self, config: Config, command: str, facts: dict[str, Any]) -> None:
         """Write config.yaml and environment.json.
@@ -56,19 +88,18 @@ class RunFolder:
         """
         self._write_json("result.json", result)
 
-    def write_evaluation(self, result: dict[str, Any]) -> Path:
-        """Write a later evaluation beside result.json; returns its path.
-
-        Raises:
-            UserError: it can't be written.
-        """
-        name = f"evaluation-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-        self._write_json(name, result)
-        return self.path / name
-
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        with atomic_write(self.path / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(self.path / name, content)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file for people and programs, atomically.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def environment() -> dict[str, Any]:

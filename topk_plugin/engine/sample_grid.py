@@ -16,8 +16,11 @@ MOST_ROWS = 10
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] -> 0..255, rounded to the nearest as StudioGAN does; uint8 of the same shape."""
-    return images.float().add(1).mul(127.5).add(0.5).clamp(0, 255).to(torch.uint8)
+    """[-1, 1] -> 0..255, rounded to the nearest as StudioGAN does; uint8 of the same shape.
+
+    NaN becomes 0: the conversion of NaN itself is undefined.
+    """
+    return images.float().nan_to_num(-1.0).add(1).mul(127.5).add(0.5).clamp(0, 255).to(torch.uint8)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from topk_plugin.engine.losses.contrastive import conditional_contrastive_loss
 from topk_plugin.engine.networks import build_discriminator, build_generator
 from topk_plugin.engine.networks.batch_statistics import frozen_batch_statistics
 from topk_plugin.engine.networks.sampling import sampling_copy
-from topk_plugin.engine.optimizers import build_optimizer
+from topk_plugin.engine.optimizers import build_optimizer, load_optimizer
 from topk_plugin.engine.seeds import derive_seed
 from topk_plugin.plugin import TopK
 from topk_plugin.schedule import KSchedule
@@ -60,6 +60,11 @@ class Trainer:
         self.device = device
         self.precision = precision
         self.step_count = 0
+        # What the schedule of k counts, for the gate and the slice alike: whole epochs as they
+        # were when the step began, and generator updates.
+        self._epochs = 0
+        self._generator_updates = 0
+        self.exact = True
         self.last_fakes: Tensor | None = None
         optimization, model = config.OPTIMIZATION, config.MODEL
         with torch.random.fork_rng(devices=[]):
@@ -125,10 +130,8 @@ class Trainer:
         """Samples of a batch that the generator learns from now; None without top-k."""
         if self.schedule is None:
             return None
-        epoch_based = self.schedule.every == "epoch"
-        every = 1 if epoch_based else cast(int, self.schedule.every)
-        updates = self.step_count * self.config.OPTIMIZATION.g_updates_per_step
-        progress = self.stream.epoch if epoch_based else updates // every
+        every = self.schedule.every
+        progress = self._epochs if every == "epoch" else self._generator_updates // every
         return self.schedule.k(progress, self.config.OPTIMIZATION.batch_size)
 
     def step(self) -> dict[str, Tensor]:
@@ -138,7 +141,6 @@ class Trainer:
             The losses of the last updates, 0-d tensors on the device: ``loss/generator``,
             ``loss/discriminator``, and ``loss/conditional`` (of real images) with 2C.
         """
-        epoch = self.stream.epoch
         if self.config.OPTIMIZATION.d_first:
             losses = self._train_discriminator()
             losses |= self._train_generator()
@@ -146,8 +148,10 @@ class Trainer:
             losses = self._train_generator()
             losses |= self._train_discriminator()
         self.step_count += 1
-        if self.topk is not None and self.stream.epoch > epoch:
-            self.topk.end_epoch()
+        if self.stream.epoch > self._epochs:
+            self._epochs = self.stream.epoch
+            if self.topk is not None:
+                self.topk.end_epoch()
         return losses
 
     def _train_discriminator(self) -> dict[str, Tensor]:
@@ -212,6 +216,7 @@ class Trainer:
             self.g_optimizer.step()
             if self.ema is not None:
                 self.ema.update(self.step_count)
+            self._generator_updates += 1
             if self.topk is not None:
                 self.topk.end_step()
         return {"loss/generator": total.detach()}
@@ -271,6 +276,7 @@ class Trainer:
         """Everything that the next step depends on, as tensors and plain data."""
         return {
             "step": self.step_count,
+            "generator_updates": self._generator_updates,
             "generator": self.generator.state_dict(),
             "generator_ema": None if self.ema is None else self.ema.module.state_dict(),
             "discriminator": self.discriminator.state_dict(),
@@ -283,7 +289,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``, on this trainer's device.
+        """Go on from ``state``, on this trainer's device, with this trainer's config.
+
+        Learning rates and other settings of the optimisers are the config's. From another kind of
+        device the random streams can't be taken over; they then start anew (``exact`` is False).
 
         Raises:
             RuntimeError, ValueError, KeyError: the state is not one of such a GAN.
@@ -293,14 +302,27 @@ class Trainer:
         if self.ema is not None:
             average = state["generator_ema"]
             self.ema.module.load_state_dict(state["generator"] if average is None else average)
-        self.g_optimizer.load_state_dict(state["g_optimizer"])
-        self.d_optimizer.load_state_dict(state["d_optimizer"])
-        if self.topk is not None and state["topk"] is not None:
-            self.topk.load_state_dict(state["topk"])
+        load_optimizer(self.g_optimizer, state["g_optimizer"])
+        load_optimizer(self.d_optimizer, state["d_optimizer"])
         self.stream.load_state_dict(state["stream"])
-        self.latents.generator.set_state(state["latents"])
-        self.augmentation.set_state(state["augmentation"])
         self.step_count = int(state["step"])
+        self._generator_updates = int(state["generator_updates"])
+        self._epochs = self.stream.epoch
+        if self.topk is not None:
+            # a run that had no gate until now has made progress all the same
+            before = state["topk"] or self.topk.state_dict()
+            progress = {"steps": self._generator_updates, "epochs": self._epochs}
+            self.topk.load_state_dict({**before, **progress})
+        self.exact = True
+        for name, generator in (
+            ("latents", self.latents.generator),
+            ("augmentation", self.augmentation),
+        ):
+            if state[name].shape == generator.get_state().shape:
+                generator.set_state(state[name])
+            else:  # a GPU's state on a CPU, or the other way round
+                generator.manual_seed(derive_seed(self.step_count, name))
+                self.exact = False
 
 
 def top_k_schedule(config: Config) -> KSchedule | None:

@@ -102,7 +102,7 @@ class Evaluator:
     ) -> None:
         _check_metrics(metrics)
         self.metrics = tuple(dict.fromkeys(metrics))
-        self._check_count(len(reference.images), f"the reference set {reference.name}")
+        check_count(self.metrics, len(reference.images), f"the reference set {reference.name}")
         self.device = device
         self.seed = seed
         self.batch_size = batch_size
@@ -169,14 +169,6 @@ class Evaluator:
                 described["kernel_subset_size"] = self._kernel_subset_size(samples)
         return described
 
-    def check_samples(self, n_images: int) -> None:
-        """Refuse a number of generated images that is too small, before they are made.
-
-        Raises:
-            UserError: too few images for a metric.
-        """
-        self._check_count(n_images, "the generated set")
-
     def evaluate(self, images: Tensor | Dataset[Any]) -> dict[str, float]:
         """The values of ``keys`` for generated images.
 
@@ -190,7 +182,7 @@ class Evaluator:
             ValueError: the images have another shape than the reference's.
         """
         n_images = count_images(images)
-        self.check_samples(n_images)
+        check_count(self.metrics, n_images, "the generated set")
         first = image_batch(images, 0, 1)
         if first.dtype != torch.uint8:
             raise TypeError(f"images must be uint8, got {first.dtype}")
@@ -261,13 +253,24 @@ class Evaluator:
         """1,000 as usual, less where a subset would be more than half of a set."""
         return min(1000, n_samples // 2, self._reference_size // 2)
 
-    def _check_count(self, n_images: int, what: str) -> None:
-        for metric in self.metrics:
-            if n_images < FEWEST_SAMPLES[metric]:
-                raise UserError(
-                    f'The metric "{metric}" needs at least {FEWEST_SAMPLES[metric]} images, '
-                    f"{what} has {n_images}; give more images or leave out the metric"
-                )
+
+def check_count(metrics: Sequence[str], n_images: int, what: str) -> None:
+    """Refuse too small a set; the program calls it before a run begins.
+
+    Args:
+        metrics: known names.
+        n_images: size of the set.
+        what: the set, for the sentence.
+
+    Raises:
+        UserError: too few images for a metric.
+    """
+    for metric in metrics:
+        if n_images < FEWEST_SAMPLES[metric]:
+            raise UserError(
+                f'The metric "{metric}" needs at least {FEWEST_SAMPLES[metric]} images, '
+                f"{what} has {n_images}; give more images or leave out the metric"
+            )
 
 
 def _random_subset(features: Tensor, seed: int) -> Tensor:

@@ -339,6 +339,12 @@ def test_attaching_twice_is_refused() -> None:
         TopK(HALF).attach(critic)
 
 
+def image_is_gated(topk: TopK) -> bool:
+    image = torch.randn(4, 3, requires_grad=True)
+    topk._critic(image).mean().backward()
+    return (image.grad != 0).any(dim=1).sum() == topk.k
+
+
 def test_generator_step_is_refused_when_it_makes_no_sense() -> None:
     topk = TopK(HALF)
     with pytest.raises(RuntimeError, match="attach this TopK"), topk.generator_step():
@@ -350,7 +356,7 @@ def test_generator_step_is_refused_when_it_makes_no_sense() -> None:
         with pytest.raises(RuntimeError, match="inside generator_step"):
             handle.remove()
     with topk.generator_step():  # usable again
-        assert True
+        assert image_is_gated(topk)
 
 
 def test_an_error_in_the_critic_leaves_the_plugin_usable() -> None:

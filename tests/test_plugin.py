@@ -320,6 +320,77 @@ def test_a_failed_call_does_not_lend_its_place_to_another() -> None:
     assert torch.equal((fakes.grad != 0).any(dim=1), keep_mask(fakes.sum(1).detach(), 2))
 
 
+def is_free(topk: TopK, critic: nn.Module) -> bool:
+    """Whether a critic call passes ungated, though its images require grad."""
+    images = torch.randn(4, 3, requires_grad=True)
+    critic(images).mean().backward()
+    kept = (images.grad != 0).any(dim=1).sum()
+    assert kept in (2, 4)
+    return bool(kept == 4)
+
+
+def test_a_paused_call_passes_ungated_and_is_not_scored() -> None:
+    """Latent optimisation calls the critic on images that require grad, before the real batch."""
+    critic, topk = linear_critic(), at_floor(TopK(HALF))
+    topk.attach(critic)
+    with topk.generator_step():
+        with topk.paused():
+            assert is_free(topk, critic)
+        with pytest.raises(RuntimeError, match="once a batch has passed"):
+            _ = topk.stats
+        assert not topk.acted
+        fakes = torch.randn(4, 3, requires_grad=True)
+        loss = critic(fakes).mean()
+        mask = topk.stats.mask
+        with topk.paused():
+            assert is_free(topk, critic)
+            loss.backward()  # what was gated before stays so
+        assert topk.stats.mask is mask
+        assert torch.equal((fakes.grad != 0).any(dim=1), mask)
+
+
+def test_pauses_nest_and_end_with_their_block() -> None:
+    critic, topk = linear_critic(), at_floor(TopK(HALF))
+    topk.attach(critic)
+    with topk.paused(), topk.generator_step():
+        assert is_free(topk, critic)
+        with topk.paused():
+            assert is_free(topk, critic)
+        assert is_free(topk, critic)
+    with topk.generator_step():
+        with pytest.raises(ArithmeticError), topk.paused():
+            raise ArithmeticError
+        assert not is_free(topk, critic)
+
+
+def test_a_step_of_paused_calls_only_has_not_acted() -> None:
+    critic, topk = linear_critic(), at_floor(TopK(HALF))
+    topk.attach(critic)
+    with topk.generator_step(), topk.paused():
+        is_free(topk, critic)
+    assert not topk.acted
+    with pytest.warns(NoEffectWarning, match="did not act"):
+        topk.end_step()
+
+
+def test_acted_says_whether_a_gradient_met_the_gate_since_the_last_step() -> None:
+    critic, topk = linear_critic(), at_floor(TopK(HALF))
+    topk.attach(critic)
+    assert not topk.acted
+    with topk.generator_step():
+        loss = critic(torch.randn(4, 3, requires_grad=True)).mean()
+        assert not topk.acted  # nothing has come back yet
+        loss.backward()
+        assert topk.acted
+    assert topk.acted
+    topk.end_epoch()
+    assert topk.acted
+    topk.end_step()
+    assert not topk.acted
+    critic(torch.randn(4, 3, requires_grad=True)).mean().backward()
+    assert not topk.acted
+
+
 # --- refusals ----------------------------------------------------------------------------------
 
 

@@ -98,6 +98,7 @@ class TopK:
         self._epochs = 0
         self._critic: nn.Module | None = None
         self._in_generator_step = False
+        self._paused = False
         self._selections: list[_Selection] = []
         self._awaiting_scores: list[_Selection | None] = []
         self._last: _Selection | None = None
@@ -197,6 +198,20 @@ class TopK:
             self._selections.clear()
             self._awaiting_scores.clear()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the critic's calls in this block pass ungated, also inside :meth:`generator_step`.
+
+        For calls that are not the scored batch, such as those of latent optimisation (LOGAN),
+        whose images require grad too.
+        """
+        before = self._paused
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = before
+
     # --- schedule --------------------------------------------------------------------------
 
     @property
@@ -223,6 +238,11 @@ class TopK:
                 "schedule.k(progress, batch_size)"
             )
         return self.schedule.k(self.progress, self._last.mask.shape[0])
+
+    @property
+    def acted(self) -> bool:
+        """Whether the gate has acted on a gradient since the last :meth:`end_step`."""
+        return self._fired_in_step
 
     def end_step(self) -> None:
         """Tell the schedule that one generator update is over.
@@ -310,6 +330,9 @@ class TopK:
         self, critic: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if not self._in_generator_step:
+            return None
+        if self._paused:
+            self._awaiting_scores.append(None)
             return None
         images = _argument(args, kwargs, self._images, "images")
         tensors = _image_tensors(images)

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.helpers import Program
+from tests.studiogan.stand_in import write_checkout
 from topk_plugin import __version__
 from topk_plugin.cli import doctor
+from topk_plugin.studiogan.patcher import patch
 
 
 def test_doctor_finds_a_usable_machine(program: Program, tmp_path: Path) -> None:
@@ -45,15 +47,20 @@ def test_every_trouble_has_a_remedy(
             assert lines[i + 1].startswith("    -> ")
 
 
-@pytest.mark.parametrize(
-    ("line", "state"), [("import topk_plugin", "patched"), ("", "not patched")]
-)
-def test_studiogan_checkout(program: Program, tmp_path: Path, line: str, state: str) -> None:
-    loader = tmp_path / "checkout" / "src" / "loader.py"
-    loader.parent.mkdir(parents=True)
-    loader.write_text(f"{line}\n")
-    done = program("doctor", "--studiogan", tmp_path / "checkout")
-    assert f": {state}" in done.out
+def test_studiogan_checkout(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STUDIOGAN_ROOT", raising=False)
+    assert "no StudioGAN checkout named or cloned" in program("doctor").out
+    checkout = write_checkout(tmp_path / "cache" / "PyTorch-StudioGAN")  # as `clone` puts it
+    assert f"[ok] StudioGAN checkout {checkout}: not patched" in program("doctor").out
+    patch(checkout)
+    assert f"[ok] StudioGAN checkout {checkout}: patched" in program("doctor").out
+    main = checkout / "src" / "main.py"
+    main.write_text("import configs\n")
+    done = program("doctor", "--studiogan", checkout)
+    assert f"[note] {main}: expected 'import config'" in done.out
+    assert "-> `topk-plugin studiogan run` needs no patch" in done.out
 
 
 def test_the_program_runs_as_a_module() -> None:

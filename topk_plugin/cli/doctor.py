@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from topk_plugin.errors import UserError
 from topk_plugin.files import cache_folder
+from topk_plugin.studiogan import patcher
+from topk_plugin.studiogan.checkout import find_checkout
 from topk_plugin.version import __version__
 
 HELP = "check this machine for what a run needs"
@@ -29,8 +32,6 @@ PACKAGES = (
     "scikit-learn",
     "pillow",
 )
-# The line that `topk-plugin studiogan patch` puts into a checkout imports this package.
-PATCHED_FILE = Path("src/loader.py")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--studiogan",
         type=Path,
         metavar="CHECKOUT",
-        help="a PyTorch-StudioGAN checkout (default: $STUDIOGAN_ROOT)",
+        help="a PyTorch-StudioGAN checkout (default: $STUDIOGAN_ROOT, or the cloned one)",
     )
 
 
@@ -178,20 +179,22 @@ def _inception() -> Iterator[Finding]:
         )
 
 
-def _studiogan(checkout: Path | None) -> Iterator[Finding]:
-    root = os.environ.get("STUDIOGAN_ROOT")
-    checkout = checkout or (Path(root) if root else None)
+def _studiogan(named: Path | None) -> Iterator[Finding]:
+    checkout = named or find_checkout()
     if checkout is None:
-        yield Finding("ok", "no StudioGAN checkout named (--studiogan DIR or STUDIOGAN_ROOT)")
-        return
-    loader = checkout / PATCHED_FILE
-    if not loader.is_file():
         yield Finding(
-            "problem",
-            f"{checkout} is no StudioGAN checkout ({PATCHED_FILE} is missing)",
-            "give the folder of a clone of PyTorch-StudioGAN",
+            "ok", "no StudioGAN checkout named or cloned (--studiogan DIR or STUDIOGAN_ROOT)"
         )
         return
-    patched = "topk_plugin" in loader.read_text(encoding="utf-8", errors="replace")
-    state = "patched for topk-plugin" if patched else "not patched"
-    yield Finding("ok", f"StudioGAN checkout {checkout}: {state}")
+    try:
+        state = patcher.state(checkout)
+    except UserError as error:
+        what, _, remedy = str(error).rpartition("; ")
+        yield Finding("problem", what, remedy)
+        return
+    if state.trouble:
+        what, _, remedy = state.trouble.rpartition("; ")
+        yield Finding("note", what, remedy)
+        return
+    patched = "patched for topk-plugin" if state.patched else "not patched"
+    yield Finding("ok", f"StudioGAN checkout {checkout}: {patched}")

@@ -2,13 +2,14 @@
 
 import argparse
 import io
+import itertools
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from topk_plugin.cli import doctor, evaluate, sample, train
+from topk_plugin.cli import doctor, evaluate, sample, studiogan, train
 from topk_plugin.errors import UserError
 from topk_plugin.version import __version__
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"topk-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, evaluate, sample, doctor):
+    for module in (train, evaluate, sample, studiogan, doctor):
         command: Any = module
         name = command.__name__.rpartition(".")[2]
         sub = commands.add_parser(
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
-    options = parser.parse_args(arguments)
+    options = _parse(parser, sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -62,6 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "out of memory; lower OPTIMIZATION.batch_size (and raise acml_steps to keep the "
             "effective batch), --num_samples, or the widths in section MODEL"
         )
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; what is after ``--`` goes to another program as it is, in ``passed_on``."""
+    own = list(itertools.takewhile(lambda argument: argument != "--", arguments))
+    rest = list(arguments[len(own) + 1 :])
+    options, unknown = parser.parse_known_args(own)
+    hint = ""
+    if hasattr(options, "passed_on"):
+        options.passed_on = rest
+        hint = "; StudioGAN's own arguments come after --"
+    elif rest:
+        unknown += ["--", *rest]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return options
 
 
 def _fail(sentence: str) -> int:

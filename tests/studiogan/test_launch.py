@@ -1,0 +1,147 @@
+"""StudioGAN's main.py with the adapter: launched without a patch, and patched."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.studiogan.stand_in import ROOT, Finished, run_python
+from topk_plugin.studiogan import patcher
+
+# Relative paths, as a user gives them from the folder that they are in.
+ARGUMENTS = ("-t", "-cfg", "settings.json", "-save", "out")
+
+
+def launch(folder: Path, checkout: Path | str, *arguments: object, **environment: str) -> Finished:
+    module = "topk_plugin.studiogan.launch"
+    return run_python(folder, "-m", module, checkout, *arguments, **environment)
+
+
+def test_parent_and_spawned_child_have_the_adapter(tmp_path: Path, stand_in: Path) -> None:
+    main = (stand_in / "src" / "main.py").read_bytes()
+    done = launch(tmp_path, stand_in.name, *ARGUMENTS, "--spawn")
+    assert done.status == 0, done.err
+    assert done.records.keys() == {"parent", "child"}
+    source = str(stand_in / "src")
+    for record in done.records.values():
+        assert record["adapted"]
+        assert "topk_mode" in record["flags"]
+        assert record["first_on_path"] == source
+        assert record["module"] == "loader"
+    assert done.records["parent"]["arguments"] == [f"{source}/main.py", *ARGUMENTS, "--spawn"]
+    assert done.err.count("adapter on") == 1
+    assert (stand_in / "src" / "main.py").read_bytes() == main
+
+
+def test_patched_parent_and_spawned_child_have_the_adapter(tmp_path: Path, stand_in: Path) -> None:
+    main = stand_in / "src" / "main.py"
+    before = run_python(tmp_path, main, *ARGUMENTS, "--spawn")
+    assert [r["adapted"] for r in before.records.values()] == [False, False]
+    patcher.patch(stand_in)
+    after = run_python(tmp_path, main, *ARGUMENTS, "--spawn")
+    assert after.status == 0, after.err
+    assert [r["adapted"] for r in after.records.values()] == [True, True]
+    assert after.err.count("adapter on") == 1
+
+
+def test_a_patched_checkout_can_be_launched(tmp_path: Path, stand_in: Path) -> None:
+    patcher.patch(stand_in)
+    done = launch(tmp_path, stand_in, *ARGUMENTS)
+    assert done.status == 0, done.err
+    assert done.records["parent"]["adapted"]
+    assert done.err.count("adapter on") == 1
+
+
+def test_the_plugin_may_lie_in_the_current_folder_only(tmp_path: Path, stand_in: Path) -> None:
+    folder = tmp_path / "here"
+    shutil.copytree(ROOT / "topk_plugin", folder / "topk_plugin")
+    done = launch(folder, stand_in, *ARGUMENTS, "--spawn", PYTHONPATH="")
+    assert done.status == 0, done.err
+    assert [r["adapted"] for r in done.records.values()] == [True, True]
+
+
+def test_a_safe_path_keeps_its_first_entry(tmp_path: Path, stand_in: Path) -> None:
+    done = launch(tmp_path, stand_in, *ARGUMENTS, PYTHONSAFEPATH="1")
+    assert done.status == 0, done.err
+    assert done.records["parent"]["first_on_path"] == str(stand_in / "src")
+
+
+def test_wrong_arguments_are_argparses_affair(tmp_path: Path, stand_in: Path) -> None:
+    done = launch(tmp_path, stand_in, "--cfg")
+    assert done.status == 2
+    assert done.err.rstrip().splitlines()[-1].startswith("main.py: error:")
+
+
+def test_another_failure_keeps_its_traceback(tmp_path: Path, stand_in: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"fail": True}))
+    done = launch(tmp_path, stand_in, *ARGUMENTS)
+    assert done.status == 1
+    assert f'File "{stand_in}/src/main.py"' in done.err
+    assert done.err.rstrip().endswith("RuntimeError: a failure of its own")
+
+
+def wrong_flag(folder: Path, checkout: Path) -> Finished:
+    (folder / "settings.json").write_text(json.dumps({"apply_topk": True, "topk_nu": 0.5}))
+    return launch(folder, checkout, *ARGUMENTS)
+
+
+def unknown_fix(folder: Path, checkout: Path) -> Finished:
+    return launch(folder, checkout, *ARGUMENTS, TOPK_PLUGIN_NO_FIX="gravity")
+
+
+def missing_package(folder: Path, checkout: Path) -> Finished:
+    hide(checkout, "timm.layers")
+    return launch(folder, checkout, *ARGUMENTS)
+
+
+def missing_pkg_resources(folder: Path, checkout: Path) -> Finished:
+    hide(checkout, "pkg_resources")
+    return launch(folder, checkout, *ARGUMENTS)
+
+
+def hide(checkout: Path, module: str) -> None:
+    """Make the loader import a module that is not installed, whether it is here or not."""
+    loader = checkout / "src" / "loader.py"
+    top = module.partition(".")[0]
+    hiding = f"import sys\nfor n in [n for n in sys.modules if n.split('.')[0] == {top!r}]:\n"
+    hiding += f"    del sys.modules[n]\nsys.modules[{top!r}] = None\nimport {module}\n"
+    loader.write_text(hiding + loader.read_text())
+
+
+@pytest.mark.parametrize(
+    ("case", "part"),
+    [
+        (wrong_flag, "LOSS.topk_gamma should be a number above 0"),
+        (unknown_fix, "gravity"),
+        (missing_package, 'timm, which is missing; pip install "topk-plugin[studiogan]"'),
+        (missing_pkg_resources, "leave the fix pkg_resources on"),
+        (lambda folder, _: launch(folder, "nowhere"), "nowhere is no StudioGAN checkout"),
+        (lambda folder, _: launch(folder, folder), "src/main.py is missing"),
+    ],
+)
+def test_one_sentence(tmp_path: Path, stand_in: Path, case, part: str) -> None:
+    done = case(tmp_path, stand_in)
+    assert done.status == 2
+    assert done.records == {}
+    lines = [x for x in done.err.splitlines() if "adapter on" not in x]
+    assert len(lines) == 1, done.err
+    assert lines[0].startswith("topk-plugin: error: ")
+    assert part in lines[0]
+
+
+def test_a_module_that_only_the_user_knows_keeps_its_traceback(
+    tmp_path: Path, stand_in: Path
+) -> None:
+    hide(stand_in, "my_own_losses")
+    done = launch(tmp_path, stand_in, *ARGUMENTS)
+    assert done.status == 1
+    assert "Traceback" in done.err
+    assert "topk-plugin[studiogan]" not in done.err
+
+
+@pytest.mark.studiogan
+def test_the_real_main_shows_its_own_help(tmp_path: Path, studiogan_checkout: Path) -> None:
+    done = launch(tmp_path, studiogan_checkout, "--help", TOPK_PLUGIN_NO_FIX="")
+    assert done.status == 0, done.err
+    assert "Traceback" not in done.err

@@ -134,9 +134,12 @@ class RunLog:
         folder: the run's folder; made if missing.
         resume_step: the run goes on after this step: later entries of an earlier attempt are
             removed from ``metrics.jsonl`` and hidden in TensorBoard. None: a new run.
+        events: the folder of TensorBoard's files; default: ``tensorboard`` in ``folder``.
     """
 
-    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, resume_step: int | None = None, events: Path | None = None
+    ) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # heavy: only when logging
 
         self._path = folder / "metrics.jsonl"
@@ -144,7 +147,7 @@ class RunLog:
         if resume_step is not None and self._path.exists():
             self._forget_after(resume_step)
         purge = None if resume_step is None else resume_step + 1
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+        self._writer = SummaryWriter(str(events or folder / "tensorboard"), purge_step=purge)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log tag -> value at ``step``; a value that is not finite is null in ``metrics.jsonl``."""

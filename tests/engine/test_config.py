@@ -22,7 +22,7 @@ from topk_plugin.engine.studiogan_schema import PLUGIN_KEYS, RUN_OPTIONS, STUDIO
 from topk_plugin.errors import UserError
 
 BASE = 'MODEL:\n  backbone: "big_resnet"\n'
-STUDIOGAN = "PyTorch-StudioGAN itself (python src/main.py -t"
+STUDIOGAN = "PyTorch-StudioGAN (topk-plugin studiogan run CHECKOUT -- -t"
 
 
 @pytest.fixture

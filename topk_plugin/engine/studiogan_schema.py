@@ -209,5 +209,5 @@ RUN_OPTIONS: Final[dict[str, str | None]] = {
 }
 """StudioGAN's command-line options -> ours (None: the built-in engine has no counterpart)."""
 
-STUDIOGAN_WAY: Final = "PyTorch-StudioGAN itself (python src/main.py -t -cfg ...)"
+STUDIOGAN_WAY: Final = "PyTorch-StudioGAN (topk-plugin studiogan run CHECKOUT -- -t -cfg ...)"
 """How to train what StudioGAN has and the built-in engine has not."""

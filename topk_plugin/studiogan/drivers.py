@@ -1,0 +1,161 @@
+"""What happens to StudioGAN's generator step: the plugin's gate, or StudioGAN's own slice."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from topk_plugin.monitor import TopKMonitor
+from topk_plugin.plugin import TopK
+from topk_plugin.schedule import KSchedule
+from topk_plugin.studiogan.flags import TopKFlags
+from topk_plugin.studiogan.resume import Resumed, epochs_without_state
+from topk_plugin.studiogan.swap import swapped
+
+
+def margin(output: Mapping[str, Any]) -> Tensor:
+    """The score of a multi-hinge critic (MHGAN): the own class's logit over the best other one.
+
+    It is what the generator's Crammer-Singer loss raises. ``adv_output``: [N, classes + 1];
+    ``label``: [N]; returns [N].
+    """
+    logits, label = output["adv_output"].detach(), output["label"].unsqueeze(1)
+    own = logits.gather(1, label).squeeze(1)
+    others = logits.scatter(1, label, -torch.inf)
+    return own - others.amax(1)
+
+
+class GateDriver:
+    """Runs StudioGAN's generator step with the gate at the critic's input and without its slice.
+
+    Args:
+        flags: checked flags.
+        worker: StudioGAN's WORKER, whose critic (with its parallel wrapper) is gated.
+    """
+
+    def __init__(self, flags: TopKFlags, worker: Any) -> None:
+        self.schedule = flags.schedule
+        self.topk = TopK(
+            flags.schedule,
+            policy=flags.policy,
+            scope=flags.scope,
+            normalize=flags.normalize,
+            seed=worker.RUN.seed,
+        )
+        multi_hinge = worker.LOSS.adv_loss == "MH"
+        self.topk.attach(worker.Dis, score=margin if multi_hinge else "adv_output", labels=1)
+        conditional = (worker.MODEL.g_cond_mtd, worker.MODEL.d_cond_mtd) != ("W/O", "W/O")
+        self.monitor = TopKMonitor(self.topk, worker.DATA.num_classes if conditional else None)
+        self.fakes: Tensor | None = None
+        self._updates = 0
+        self._in_generator_step = False
+        worker.Dis.register_forward_pre_hook(self._remember_fakes)
+        worker.OPTIMIZATION.g_optimizer.register_step_post_hook(self._after_update)
+
+    @property
+    def progress(self) -> int:
+        """Epochs, or blocks of steps, that are over."""
+        return self.topk.progress
+
+    @contextmanager
+    def generator_step(self, worker: Any, losses: Any) -> Iterator[None]:
+        """Around StudioGAN's ``train_generator``.
+
+        Args:
+            worker: StudioGAN's WORKER.
+            losses: StudioGAN's module ``utils.losses``.
+        """
+        self._updates = 0
+        self._in_generator_step = True
+        with ExitStack() as stack:
+            stack.callback(setattr, self, "_in_generator_step", False)
+            stack.enter_context(swapped(worker.LOSS, "apply_topk", False))
+            if worker.LOSS.apply_lo:
+                # its critic calls steer the latents; they are not the scored batch
+                original = losses.latent_optimise
+
+                def ungated(*args: Any, **kwargs: Any) -> Any:
+                    with self.topk.paused():
+                        return original(*args, **kwargs)
+
+                stack.enter_context(swapped(losses, "latent_optimise", ungated))
+            stack.enter_context(self.topk.generator_step())
+            yield
+        if self._updates == 0 and not self.topk.acted:
+            self.topk.end_step()  # warns, and says why
+        if worker.global_rank == 0:
+            self.monitor.update()
+
+    def end_epoch(self) -> None:
+        """One pass over the data is over."""
+        self.topk.end_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the critic's checkpoint."""
+        return self.topk.state_dict()
+
+    def load(self, resumed: Resumed, batch_size: int, updates_per_step: int) -> None:
+        """Go on where a checkpoint was; ``batch_size``: of a process now."""
+        state = dict(resumed.state or {})
+        if "generator_state" not in state:  # StudioGAN's, or the slice's
+            state |= self.topk.state_dict() | _progress(
+                resumed, self.schedule, batch_size, updates_per_step
+            )
+        self.topk.load_state_dict(state)
+
+    def _after_update(self, *_: Any) -> None:
+        # StyleGAN's path length regularisation takes optimizer steps too, without the critic
+        if self._in_generator_step and self.topk.acted:
+            self.topk.end_step()
+            self._updates += 1
+
+    def _remember_fakes(self, critic: Any, args: tuple[Any, ...]) -> None:
+        if self._in_generator_step and args[0].requires_grad:
+            self.fakes = args[0].detach()
+
+
+class SliceDriver:
+    """Leaves StudioGAN's slice in place and gives it a k that is right after any resume."""
+
+    def __init__(self, flags: TopKFlags) -> None:
+        self.schedule = flags.schedule
+        self._steps = 0
+        self._epochs = 0
+
+    @property
+    def progress(self) -> int:
+        """Epochs, or blocks of steps, that are over."""
+        every = self.schedule.every
+        return self._epochs if every == "epoch" else self._steps // every
+
+    @contextmanager
+    def generator_step(self, worker: Any, losses: Any) -> Iterator[None]:
+        """Around StudioGAN's ``train_generator``."""
+        yield
+        self._steps += worker.OPTIMIZATION.g_updates_per_step
+
+    def end_epoch(self) -> None:
+        """One pass over the data is over."""
+        self._epochs += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the critic's checkpoint."""
+        return {"steps": self._steps, "epochs": self._epochs}
+
+    def load(self, resumed: Resumed, batch_size: int, updates_per_step: int) -> None:
+        """Go on where a checkpoint was; ``batch_size``: of a process now."""
+        progress = _progress(resumed, self.schedule, batch_size, updates_per_step)
+        self._steps, self._epochs = progress["steps"], progress["epochs"]
+
+
+def _progress(
+    resumed: Resumed, schedule: KSchedule, batch_size: int, updates_per_step: int
+) -> dict[str, int]:
+    """Generator steps and epochs that top-k was on for."""
+    if resumed.state is not None:
+        return {name: int(resumed.state[name]) for name in ("steps", "epochs")}
+    epochs = epochs_without_state(resumed, schedule, batch_size)
+    # in its first epoch k had not fallen yet, so the schedule starts now
+    return {"steps": resumed.step * updates_per_step if epochs else 0, "epochs": epochs}

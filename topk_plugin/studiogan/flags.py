@@ -1,0 +1,117 @@
+"""The top-k flags in section LOSS of a StudioGAN config."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from topk_plugin.plugin import Normalize, Scope
+from topk_plugin.schedule import KSchedule
+from topk_plugin.selection import POLICIES, Policy
+
+Mode = Literal["gate", "slice"]
+
+# StudioGAN's own word for "not given".
+NOT_GIVEN = "N/A"
+
+# What the plugin adds to StudioGAN's apply_topk, topk_gamma and topk_nu.
+DEFAULTS = {
+    "topk_mode": "gate",
+    "topk_policy": "top",
+    "topk_scope": NOT_GIVEN,
+    "topk_normalize": "kept",
+    "topk_every": "epoch",
+}
+
+
+class TopKFlagError(AssertionError):
+    """A flag is not allowed; StudioGAN's own checks of a config raise AssertionError too."""
+
+
+@dataclass(frozen=True)
+class TopKFlags:
+    """Checked flags of a config with ``LOSS.apply_topk: True``.
+
+    Attributes:
+        schedule: gamma, nu and how often gamma acts.
+        mode: "gate" (this plugin's) or "slice" (StudioGAN's own code, on this schedule).
+        policy, scope, normalize: as in :class:`topk_plugin.TopK`.
+    """
+
+    schedule: KSchedule
+    mode: Mode
+    policy: Policy
+    scope: Scope
+    normalize: Normalize
+
+    @classmethod
+    def of(cls, cfgs: Any) -> "TopKFlags | None":
+        """The flags of a StudioGAN ``Configurations``; None with ``apply_topk: False``.
+
+        Raises:
+            TopKFlagError: a flag has a value that is not allowed, or one that does not go with
+                another.
+        """
+        loss = cfgs.LOSS
+        if not isinstance(loss.apply_topk, bool):
+            raise TopKFlagError(
+                f"LOSS.apply_topk should be True or False, not {loss.apply_topk!r}."
+            )
+        if not loss.apply_topk:
+            return None
+        for name in ("topk_gamma", "topk_nu"):
+            _check_fraction(name, getattr(loss, name))
+        _check_choice("topk_mode", loss.topk_mode, get_args(Mode))
+        _check_choice("topk_policy", loss.topk_policy, POLICIES)
+        _check_choice("topk_normalize", loss.topk_normalize, get_args(Normalize))
+        _check_choice("topk_scope", loss.topk_scope, (*get_args(Scope), NOT_GIVEN))
+        every = loss.topk_every
+        if every != "epoch" and (
+            not isinstance(every, int) or isinstance(every, bool) or every < 1
+        ):
+            raise TopKFlagError(
+                "LOSS.topk_every should be 'epoch' or a number of generator steps above 0, not "
+                f"{every!r}."
+            )
+        mode, scope = cast(Mode, loss.topk_mode), loss.topk_scope
+        if mode == "slice":
+            for name, value, only in (
+                ("topk_policy", loss.topk_policy, "top"),
+                ("topk_scope", "rank" if scope == NOT_GIVEN else scope, "rank"),
+                ("topk_normalize", loss.topk_normalize, "kept"),
+            ):
+                if value != only:
+                    raise TopKFlagError(
+                        f"LOSS.{name} should be {only!r} with LOSS.topk_mode 'slice' (StudioGAN's "
+                        f"own code), not {value!r}; LOSS.topk_mode 'gate' allows it."
+                    )
+        if loss.topk_policy == "balanced" and cfgs.DATA.num_classes < 2:
+            raise TopKFlagError(
+                "LOSS.topk_policy 'balanced' keeps the best of each class, and DATA.num_classes "
+                f"is {cfgs.DATA.num_classes}; use 'top'."
+            )
+        if scope == NOT_GIVEN:
+            scope = "global" if cfgs.RUN.distributed_data_parallel and mode == "gate" else "rank"
+        return cls(
+            KSchedule(float(loss.topk_gamma), float(loss.topk_nu), cast(Any, every)),
+            mode,
+            loss.topk_policy,
+            scope,
+            loss.topk_normalize,
+        )
+
+
+def _check_fraction(name: str, value: object) -> None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+        return
+    hint = ""
+    if value == NOT_GIVEN:
+        hint = " (LOSS.apply_topk needs it; 0.99 and 0.75 are usual for gamma and nu)"
+    elif isinstance(value, str):
+        hint = " (YAML reads 1e-1 as text; write 0.1)"
+    raise TopKFlagError(
+        f"LOSS.{name} should be a number above 0 and at most 1, not {value!r}{hint}."
+    )
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise TopKFlagError(f"LOSS.{name} should be one of {list(allowed)}, not {value!r}.")

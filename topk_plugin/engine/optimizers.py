@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from topk_plugin.engine.config import OptimizationConfig
 
@@ -72,5 +72,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     ]:
         raise ValueError("OPTIMIZATION.type_ is another than the checkpoint's")
     optimizer.load_state_dict(state)
+    # Fused Adam on a CPU walks the memory of parameters and moments side by side, so moments that
+    # were saved in another memory format would be taken for other weights' ones.
+    for parameter, memory in optimizer.state.items():
+        for name, value in memory.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                memory[name] = torch.empty_like(parameter).copy_(value)
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)

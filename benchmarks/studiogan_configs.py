@@ -63,15 +63,15 @@ def main() -> None:
             and (not options.only or config.stem in options.only)
         ]
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-            jobs = {
-                pool.submit(_try, options.checkout.resolve(), config, Path(data)): config
-                for config in todo
-            }
-            for job in concurrent.futures.as_completed(jobs):
-                result = job.result()
-                with atomic_write(results / f"{jobs[job].stem}.json") as temporary:
+
+            def try_and_save(config: Path) -> None:
+                result = _try(options.checkout.resolve(), config, Path(data))
+                with atomic_write(results / f"{config.stem}.json") as temporary:
                     temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-                print(f"{result['config']}: {_verdict(result)}", flush=True)
+                print(f"{config.stem}: {_verdict(result)}", flush=True)
+
+            for job in [pool.submit(try_and_save, config) for config in todo]:
+                job.result()
     with atomic_write(options.save / "README.md") as temporary:
         temporary.write_text(_table(results), encoding="utf-8")
 
@@ -150,7 +150,10 @@ def _run(
             timeout=1800,
             check=False,
         )
-        error = None if process.returncode == 0 else process.stderr.strip().splitlines()[-1]
+        error = None
+        if process.returncode != 0:
+            said = process.stderr.strip().splitlines()
+            error = said[-1] if said else f"exit status {process.returncode}"
     except subprocess.TimeoutExpired:
         error = "took over 30 minutes"
     rows = json.loads(report.read_text(encoding="utf-8")) if report.exists() else []

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import topk_plugin.plugin as plugin
 from topk_plugin.files import atomic_write
+from topk_plugin.gate import gradient_gate
 from topk_plugin.studiogan.launch import run_main
 
 
@@ -24,13 +25,12 @@ def main() -> None:
     checkout, report, *arguments = sys.argv[1:]
     updates: list[list[int]] = []
     calls: list[int] = []
-    gate = plugin.gradient_gate
     end_step = plugin.TopK.end_step
 
     def observed_gate(x: Tensor, weights: Any) -> Tensor:
         below = x.view_as(x)  # its gradient is what the gate lets through, and nothing else
         below.register_hook(lambda g: calls.append(int((g.flatten(1) != 0).any(1).sum())))
-        return gate(below, weights)
+        return gradient_gate(below, weights)
 
     def observed_end_step(self: plugin.TopK) -> None:
         end_step(self)

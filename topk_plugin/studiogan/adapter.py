@@ -3,6 +3,7 @@
 import inspect
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from topk_plugin import distributed
@@ -50,13 +51,14 @@ def adapted_worker(worker_class: Any, module: Any, resumption: Resumption) -> An
         _timed_step = 0
         _timed_at = 0.0
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, **kwargs: Any) -> None:
             resumed = resumption.resumed
-            if isinstance(module.wandb, WandbBridge):
-                module.wandb.resume_step = None if resumed is None else resumed.step
-            super().__init__(*args, **kwargs)
+            trains = kwargs["cfgs"].RUN.train  # StudioGAN's loader gives keywords
+            if isinstance(module.wandb, WandbBridge) and trains and resumed is not None:
+                module.wandb.resume_step = resumed.step
+            super().__init__(**kwargs)
             flags = TopKFlags.of(self.cfgs)
-            if flags is None or not self.RUN.train:
+            if flags is None or not trains:
                 return
             self._driver = GateDriver(flags, self) if flags.mode == "gate" else SliceDriver(flags)
             if resumed is not None:
@@ -128,6 +130,7 @@ def adapted_worker(worker_class: Any, module: Any, resumption: Resumption) -> An
 
         def save(self, *args: Any, **kwargs: Any) -> None:
             resumed = resumption.resumed
+            state: Mapping[str, Any]
             if self._driver is not None:
                 state = self._driver.state_dict()
             elif resumed is not None and resumed.state is not None:

@@ -1,17 +1,17 @@
 """Stands in for the module ``wandb`` inside StudioGAN: TensorBoard always, wandb if it can be."""
 
+import functools
 import importlib
+import importlib.util
 import netrc
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import urlsplit
 
+from PIL.Image import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from topk_plugin.monitor import RunLog
 
@@ -28,66 +28,103 @@ TAGS = {
     "Coverage": "metric/coverage",
 }
 
+# Each lets wandb start without a question.
+SETTINGS = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+
 
 class Picture:
-    """What :meth:`WandbBridge.Image` returns: a batch [N, 3, H, W] in [-1, 1] as one grid."""
+    """What :meth:`WandbBridge.Image` returns: images [N, 3, H, W] in [-1, 1] as one grid.
+
+    Attributes:
+        grid: [3, rows * H, columns * W] and 2 pixels around each image, in [0, 1].
+    """
 
     def __init__(self, images: Tensor) -> None:
-        grid = make_grid(images.detach().float().cpu(), nrow=8)
+        from torchvision.utils import make_grid  # slow to import; most commands need no pictures
+
+        grid = make_grid(images.detach().float().cpu(), nrow=8, pad_value=1.0)
         self.grid = grid.add(1).div(2).clamp(0, 1)
+
+    def as_pil(self) -> Image:
+        """The grid for ``wandb.Image``, which has to guess the range of a tensor."""
+        from torchvision.transforms.functional import to_pil_image
+
+        return to_pil_image(self.grid)
 
 
 class WandbBridge:
-    """Has what StudioGAN uses of ``wandb``, and passes on to the real one if there is one.
+    """Has what StudioGAN uses of ``wandb``, and passes on to the package where it is set up.
+
+    Only a process that has called :meth:`init` logs: StudioGAN's first one.
 
     Attributes:
         resume_step: step that a resumed run goes on from; set it before StudioGAN calls ``init``.
-        run_log: where the events go; None before ``init``.
+        run_log: where the events go; None before ``init`` and after ``finish``.
     """
 
-    resume_step: int | None = None
-    run_log: RunLog | None = None
-
-    def __init__(self, real: ModuleType | None) -> None:
-        self._real: Any = real
+    def __init__(self) -> None:
+        self.resume_step: int | None = None
+        self.run_log: RunLog | None = None
+        self._package: Any = None  # while a run of it is on
 
     def init(self, *, dir: str, name: str, **options: Any) -> None:
-        """Open ``dir/tensorboard/name``, and a wandb run if that is possible."""
+        """Open ``dir/tensorboard/name``, and a wandb run where it is set up.
+
+        Args:
+            dir, name, options: as ``wandb.init`` has them.
+        """
         folder = Path(dir) / "tensorboard" / name
         self.run_log = RunLog(folder, self.resume_step, events=folder)
-        if self._real is None:
-            print(f"TensorBoard: {folder} (wandb has no account here and stays out)", flush=True)
-            return
-        self._real.init(dir=dir, name=name, **options)
+        trouble = _no_wandb()
+        if trouble is None:
+            print(f"Logging to TensorBoard ({folder}) and to wandb.", flush=True)
+            self._package = importlib.import_module("wandb")
+            self._package.init(dir=dir, name=name, **options)
+        else:
+            print(f"Logging to TensorBoard only ({folder}): {trouble}.", flush=True)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Log numbers and pictures."""
-        assert self.run_log is not None, "StudioGAN calls init first"
+        """Log numbers and pictures; TensorBoard leaves out all else."""
+        if self.run_log is None:
+            return
         pictures = {name: v for name, v in values.items() if isinstance(v, Picture)}
-        numbers = {tag(name): float(v) for name, v in values.items() if name not in pictures}
+        numbers = {tag(name): n for name, v in values.items() if (n := _number(v)) is not None}
         if numbers:
             self.run_log.scalars(step, numbers)
         for name, picture in pictures.items():
             self.run_log.image(step, f"samples/{name}", picture.grid)
-        if self._real is not None:
-            shown = {name: self._real.Image(p.grid) for name, p in pictures.items()}
-            self._real.log({**values, **shown}, step=step)
+        if self._package is not None:
+            shown = {n: self._package.Image(p.as_pil()) for n, p in pictures.items()}
+            self._package.log({**values, **shown}, step=step)
 
     def Image(self, images: Tensor) -> Picture:
-        """A batch for :meth:`log`; today's wandb takes no batches."""
+        """A batch for :meth:`log`; wandb's own class of this name takes no batches any more."""
         return Picture(images)
 
     def finish(self) -> None:
         """Close both."""
         if self.run_log is not None:
             self.run_log.close()
-        if self._real is not None:
-            self._real.finish()
+            self.run_log = None
+        if self._package is not None:
+            self._package.finish()
+            self._package = None
 
     def __getattr__(self, name: str) -> Any:
-        if self._real is None:
-            raise AttributeError(f"wandb.{name} needs the package wandb and an account")
-        return getattr(self._real, name)
+        if name.startswith("_"):  # what Python asks of a module
+            raise AttributeError(name)
+        try:
+            return getattr(importlib.import_module("wandb"), name)
+        except ModuleNotFoundError:
+            raise AttributeError(
+                f"wandb.{name} needs the package wandb: pip install wandb"
+            ) from None
+
+
+@functools.cache
+def bridge() -> WandbBridge:
+    """The one of this process."""
+    return WandbBridge()
 
 
 def tag(name: str) -> str:
@@ -95,23 +132,30 @@ def tag(name: str) -> str:
     return TAGS.get(name, f"studiogan/{name}")
 
 
-def make_bridge() -> WandbBridge:
-    """A bridge to the real wandb where the user has an account or has chosen a mode."""
-    if not _chosen():
-        return WandbBridge(None)
+def _number(value: Any) -> float | None:
     try:
-        return WandbBridge(importlib.import_module("wandb"))
-    except ImportError:
-        print("wandb is set up, but the package is missing", file=sys.stderr)
-        return WandbBridge(None)
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
-def _chosen() -> bool:
-    """Whether wandb would start without a question: a key or a mode is there."""
-    if os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+def _no_wandb() -> str | None:
+    """Why wandb stays out; None where it is set up."""
+    if not any(os.environ.get(name) for name in SETTINGS) and not _has_account():
+        return "wandb has no account here; `wandb login` or WANDB_MODE lets it in"
+    if importlib.util.find_spec("wandb") is None:
+        return "wandb is set up, but not installed: pip install wandb"
+    return None
+
+
+def _has_account() -> bool:
+    """Whether ``wandb login`` has left a key, which it does in the netrc file."""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    names = [Path.home() / ".netrc", Path.home() / "_netrc"]
+    named = os.environ.get("NETRC")
+    for path in [Path(named).expanduser()] if named else names:
+        try:
+            return host in netrc.netrc(path).hosts
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False

@@ -1,7 +1,7 @@
 """torch.cuda.amp is deprecated, and does nothing on a CPU; torch.amp works on both."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,29 +10,32 @@ from topk_plugin.studiogan.fixes.fix import Fix
 from topk_plugin.studiogan.swap import swapped
 
 
-def _needed() -> bool:
-    return hasattr(torch.amp, "GradScaler")  # torch >= 2.3 deprecates torch.cuda.amp's
-
-
 @contextmanager
 def _around_worker() -> Iterator[None]:
+    """Give ``torch.cuda.amp`` its two classes again: same arguments, but for this device."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def autocast() -> Any:
-        return torch.autocast(device)  # fp16 on a GPU, bf16 on a CPU
+    class Autocast(torch.autocast):
+        def __init__(
+            self,
+            enabled: bool = True,
+            dtype: torch.dtype | None = None,  # fp16 on a GPU, bf16 on a CPU
+            cache_enabled: bool = True,
+        ) -> None:
+            super().__init__(device, dtype, enabled, cache_enabled)
 
-    def grad_scaler() -> Any:
-        return torch.amp.GradScaler(device)
+    class Scaler(torch.amp.GradScaler):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(device, *args, **kwargs)
 
-    with ExitStack() as stack:
-        stack.enter_context(swapped(torch.cuda.amp, "autocast", autocast))
-        stack.enter_context(swapped(torch.cuda.amp, "GradScaler", grad_scaler))
+    amp = torch.cuda.amp
+    with swapped(amp, "autocast", Autocast), swapped(amp, "GradScaler", Scaler):
         yield
 
 
 FIX = Fix(
     name="amp",
     why="torch.cuda.amp is deprecated, and off on a CPU",
-    needed=_needed,
+    needed=lambda: True,  # deprecated since torch 2.4, the oldest that this package takes
     around_worker=_around_worker,
 )

@@ -1,4 +1,4 @@
-"""StudioGAN on a machine without CUDA: its GPU 0 is the CPU."""
+"""StudioGAN on a machine without CUDA: every GPU that it names is the CPU."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,9 @@ from topk_plugin.studiogan.fixes.fix import Fix
 from topk_plugin.studiogan.swap import swapped
 
 PROCESSES = "TOPK_PLUGIN_CPU_PROCESSES"
+
+# A device may be among the positional arguments of these alone; a number there is nothing else.
+_MOVES = (torch.Tensor.to, torch._C._nn._parse_to)
 
 
 def _needed() -> bool:
@@ -44,11 +47,11 @@ def _around_main() -> Iterator[None]:
 
 @contextmanager
 def _around_worker() -> Iterator[None]:
-    with swapped(torch.cuda, "set_device", lambda device: None), DevicesAreTheCPU():
+    with swapped(torch.cuda, "set_device", lambda device: None), CudaIsTheCPU():
         yield
 
 
-class DevicesAreTheCPU(TorchFunctionMode):
+class CudaIsTheCPU(TorchFunctionMode):
     """Inside, every CUDA device that a call of torch names is the CPU; numbers don't change."""
 
     def __torch_function__(
@@ -58,13 +61,13 @@ class DevicesAreTheCPU(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        kwargs = kwargs or {}
         if func is torch.Tensor.cuda:
             return args[0].cpu()
-        kwargs = dict(kwargs or {})
         if "device" in kwargs:
-            kwargs["device"] = on_cpu(kwargs["device"])
-        if func is torch.Tensor.to and len(args) > 1:
-            args = (args[0], on_cpu(args[1]), *args[2:])
+            kwargs = {**kwargs, "device": on_cpu(kwargs["device"])}
+        if func in _MOVES:
+            args = tuple(on_cpu(arg) for arg in args)
         return func(*args, **kwargs)
 
 
@@ -79,38 +82,57 @@ def on_cpu(device: Any) -> Any:
     return device
 
 
-def _adapt_models(module: ModuleType) -> None:
-    """DistributedDataParallel takes no ``device_ids`` for modules on the CPU."""
-    models: Any = module
-    original = models.DDP
+def _without_device_ids(module: ModuleType) -> None:
+    """DistributedDataParallel takes no ``device_ids`` for networks on the CPU."""
+    users: Any = module
+    original = users.DDP
 
-    def wrap(network: Any, device_ids: Any, **options: Any) -> Any:
+    def distributed(network: Any, device_ids: Any, **options: Any) -> Any:
         return original(network, **options)
 
-    models.DDP = wrap
+    users.DDP = distributed
 
 
-def _adapt_misc(module: ModuleType) -> None:
-    """nccl, StudioGAN's default backend, knows no CPU."""
-    misc: Any = module
-    original = misc.setup
+def _adapt_configurations(module: ModuleType) -> None:
+    """Of ``-DDP``, the CPU has less than GPUs have; said before any process is started."""
+    config: Any = module
+    original = config.Configurations.check_compatability
 
-    def setup(rank: int, world_size: int, backend: str) -> None:
-        if backend == "nccl":
-            raise UserError(
-                "--backend nccl needs GPUs, and torch finds none; give --backend gloo to run -DDP "
-                "on the CPU"
-            )
-        original(rank, world_size, backend)
+    def check_compatability(self: Any) -> None:
+        if self.RUN.distributed_data_parallel:
+            _check_distributed(self)
+        original(self)
 
-    misc.setup = setup
+    config.Configurations.check_compatability = check_compatability
+
+
+def _check_distributed(cfgs: Any) -> None:
+    if cfgs.OPTIMIZATION.world_size == 1:
+        raise UserError(
+            "-DDP on the CPU needs 2 processes or more, and this run has one; set "
+            f"{PROCESSES}=2 (topk-plugin studiogan run --cpu-processes 2), or leave -DDP out"
+        )
+    if cfgs.RUN.backend == "nccl":
+        raise UserError(
+            "--backend nccl, StudioGAN's default, needs GPUs, and torch finds none; give "
+            "--backend gloo to run -DDP on the CPU"
+        )
+    if getattr(cfgs.RUN, "synchronized_bn", False):
+        raise UserError(
+            "-sync_bn with -DDP needs GPUs (torch's SyncBatchNorm has no CPU version), and torch "
+            "finds none; leave -sync_bn out"
+        )
 
 
 FIX = Fix(
     name="cpu",
     why="torch finds no CUDA device",
     needed=_needed,
-    after={"models.model": _adapt_models, "utils.misc": _adapt_misc},
+    after={
+        "config": _adapt_configurations,
+        "models.model": _without_device_ids,
+        "metrics.preparation": _without_device_ids,
+    },
     around_main=_around_main,
     around_worker=_around_worker,
 )

@@ -6,14 +6,17 @@ from topk_plugin.errors import UserError
 from topk_plugin.studiogan.fixes import (
     amp,
     cpu,
-    data_loader,
     no_metrics,
     package_resources,
+    persistent_workers,
     sqrtm,
+    tsne,
     wandb,
     weights_only,
 )
 from topk_plugin.studiogan.fixes.fix import Fix
+
+__all__ = ["FIXES", "SWITCH", "Fix", "active_fixes"]
 
 SWITCH = "TOPK_PLUGIN_NO_FIX"
 
@@ -22,10 +25,11 @@ FIXES: tuple[Fix, ...] = (
     cpu.FIX,
     amp.FIX,
     wandb.FIX,
-    data_loader.FIX,
+    persistent_workers.FIX,
     no_metrics.FIX,
     weights_only.FIX,
     sqrtm.FIX,
+    tsne.FIX,
 )
 
 

@@ -1,15 +1,11 @@
-"""scipy.linalg.sqrtm has lost ``disp``, with which StudioGAN's FID calls it."""
+"""SciPy 1.18's sqrtm has no ``disp``, which StudioGAN's FID gives, and 1.16 deprecates it."""
 
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 from topk_plugin.studiogan.fixes.fix import Fix
-
-
-def _needed() -> bool:
-    import scipy
-
-    return tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 16)  # deprecated since
+from topk_plugin.studiogan.fixes.installed import at_least
+from topk_plugin.studiogan.fixes.overlay import Overlay
 
 
 def _adapt_fid(module: ModuleType) -> None:
@@ -20,12 +16,12 @@ def _adapt_fid(module: ModuleType) -> None:
         root = linalg.sqrtm(matrix)
         return root if disp else (root, None)  # StudioGAN does not use the error estimate
 
-    fid.linalg = SimpleNamespace(**{**vars(linalg), "sqrtm": sqrtm})
+    fid.linalg = Overlay(linalg, sqrtm=sqrtm)
 
 
 FIX = Fix(
     name="sqrtm",
     why="SciPy's sqrtm has no disp any more",
-    needed=_needed,
+    needed=lambda: at_least("scipy", "1.16"),
     after={"metrics.fid": _adapt_fid},
 )

@@ -99,6 +99,10 @@ def _small(config: Path, total_steps: int) -> dict[str, Any]:
     group = tree.get("STYLEGAN", {}).get("d_epilogue_mbstd_group_size")
     if isinstance(group, int):  # StudioGAN wants it no larger than the batch
         tree["STYLEGAN"]["d_epilogue_mbstd_group_size"] = min(group, BATCH)
+    if "d_reg_interval" in tree.get("STYLEGAN", {}):
+        # StudioGAN logs the R1 penalty at every print, and fails if none was computed so far: the
+        # first step after the resume has to compute one.
+        tree["STYLEGAN"]["d_reg_interval"] = STEPS
     tree.setdefault("LOSS", {}).update(
         apply_topk=True,
         topk_gamma=SCHEDULE.gamma,

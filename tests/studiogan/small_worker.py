@@ -12,13 +12,14 @@ CLASSES, Z_DIM, PIXELS = 3, 4, 6
 
 
 def configurations(
-    *, classes: int = CLASSES, distributed: bool = False, **loss: Any
+    *, classes: int = CLASSES, distributed: bool = False, d_cond_mtd: str = "PD", **loss: Any
 ) -> SimpleNamespace:
     """StudioGAN's ``Configurations`` with top-k on, gamma 0.9, nu 0.5 and the given LOSS flags."""
     flags = {"apply_topk": True, "topk_gamma": 0.9, "topk_nu": 0.5, **DEFAULTS, **loss}
     return SimpleNamespace(
         LOSS=SimpleNamespace(**flags),
         DATA=SimpleNamespace(num_classes=classes),
+        MODEL=SimpleNamespace(d_cond_mtd=d_cond_mtd),
         RUN=SimpleNamespace(distributed_data_parallel=distributed),
     )
 

@@ -146,3 +146,8 @@ def test_studiogan_can_print_the_defaults() -> None:
 
 def test_the_error_is_of_the_kind_that_studiogan_raises() -> None:
     assert issubclass(TopKFlagError, AssertionError)
+
+
+def test_the_slice_is_refused_for_scores_that_it_cannot_cut() -> None:
+    assert "MODEL.d_cond_mtd 'SPD'" in refusal(topk_mode="slice", d_cond_mtd="SPD")
+    assert TopKFlags.of(configurations(topk_mode="gate", d_cond_mtd="SPD")) is not None

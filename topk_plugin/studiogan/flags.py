@@ -83,6 +83,11 @@ class TopKFlags:
                         f"LOSS.{name} should be {only!r} with LOSS.topk_mode 'slice' (StudioGAN's "
                         f"own code), not {value!r}; LOSS.topk_mode 'gate' allows it."
                     )
+            if cfgs.MODEL.d_cond_mtd == "SPD":
+                raise TopKFlagError(
+                    "LOSS.topk_mode should be 'gate' with MODEL.d_cond_mtd 'SPD', whose scores "
+                    "[N, 1] StudioGAN's slice can't cut, not 'slice'."
+                )
         if loss.topk_policy == "balanced" and cfgs.DATA.num_classes < 2:
             raise TopKFlagError(
                 "LOSS.topk_policy 'balanced' keeps the best of each class, and DATA.num_classes "

@@ -91,7 +91,7 @@ def _write_hdf5(archive: Path, path: Path) -> None:
 def _small(config: Path, total_steps: int) -> dict[str, Any]:
     """The config with top-k, narrow and short."""
     tree: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
-    model = tree["MODEL"]
+    model = tree.get("MODEL", {})
     for width in ("g_conv_dim", "d_conv_dim"):
         if isinstance(model.get(width), int):
             model[width] = CHANNELS

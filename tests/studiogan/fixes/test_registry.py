@@ -28,6 +28,7 @@ def test_each_fix_has_a_switch_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         "weights_only",
         "sqrtm",
         "tsne",
+        "betas",
     }
     monkeypatch.delenv(SWITCH, raising=False)
     needed = {fix.name for fix in active_fixes()}

@@ -5,6 +5,7 @@ import os
 from topk_plugin.errors import UserError
 from topk_plugin.studiogan.fixes import (
     amp,
+    betas,
     cpu,
     no_metrics,
     package_resources,
@@ -30,6 +31,7 @@ FIXES: tuple[Fix, ...] = (
     weights_only.FIX,
     sqrtm.FIX,
     tsne.FIX,
+    betas.FIX,
 )
 
 

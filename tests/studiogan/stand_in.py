@@ -24,7 +24,7 @@ def parse():
     parser.add_argument("-t", "--train", action="store_true")
     parser.add_argument("-cfg", "--cfg_file", required=True)
     parser.add_argument("-save", "--save_dir", required=True)
-    parser.add_argument("--spawn", action="store_true")
+    parser.add_argument("--start", metavar="METHOD")
     return parser.parse_args()
 
 
@@ -32,8 +32,8 @@ if __name__ == "__main__":
     options = parse()
     cfgs = config.Configurations(options.cfg_file)
     loader.load_worker("parent", cfgs, options.save_dir)
-    if options.spawn:
-        context = multiprocessing.get_context("spawn")
+    if options.start:
+        context = multiprocessing.get_context(options.start)
         child = context.Process(target=loader.load_worker, args=("child", cfgs, options.save_dir))
         child.start()
         child.join()
@@ -48,17 +48,23 @@ from types import SimpleNamespace
 class Configurations:
     def __init__(self, cfg_file):
         self.load_base_cfgs()
-        with open(cfg_file) as file:
-            self.LOSS.__dict__.update(json.load(file))
+        self._overwrite_cfgs(cfg_file)
         self.check_compatability()
 
+    def _overwrite_cfgs(self, cfg_file):
+        with open(cfg_file) as file:
+            for name, value in json.load(file).items():
+                if not hasattr(self.LOSS, name):
+                    raise AttributeError(f"no attribute 'LOSS.{name}'")
+                setattr(self.LOSS, name, value)
+
     def load_base_cfgs(self):
-        self.LOSS = SimpleNamespace(apply_topk=False, topk_gamma="N/A", topk_nu="N/A")
+        self.LOSS = SimpleNamespace(apply_topk=False, topk_gamma="N/A", topk_nu="N/A", fail=False)
         self.DATA = SimpleNamespace(num_classes=3)
         self.RUN = SimpleNamespace(distributed_data_parallel=False)
 
     def check_compatability(self):
-        if self.LOSS.__dict__.get("fail"):
+        if self.LOSS.fail:
             raise RuntimeError("a failure of its own")
 """
 

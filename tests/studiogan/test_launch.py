@@ -18,9 +18,16 @@ def launch(folder: Path, checkout: Path | str, *arguments: object, **environment
     return run_python(folder, "-m", module, checkout, *arguments, **environment)
 
 
-def test_parent_and_spawned_child_have_the_adapter(tmp_path: Path, stand_in: Path) -> None:
+# How StudioGAN starts processes, and how Python's DataLoader does since 3.14.
+start_methods = pytest.mark.parametrize("method", ["spawn", "forkserver"])
+
+
+@start_methods
+def test_parent_and_started_child_have_the_adapter(
+    tmp_path: Path, stand_in: Path, method: str
+) -> None:
     main = (stand_in / "src" / "main.py").read_bytes()
-    done = launch(tmp_path, stand_in.name, *ARGUMENTS, "--spawn")
+    done = launch(tmp_path, stand_in.name, *ARGUMENTS, "--start", method)
     assert done.status == 0, done.err
     assert done.records.keys() == {"parent", "child"}
     source = str(stand_in / "src")
@@ -29,20 +36,38 @@ def test_parent_and_spawned_child_have_the_adapter(tmp_path: Path, stand_in: Pat
         assert "topk_mode" in record["flags"]
         assert record["first_on_path"] == source
         assert record["module"] == "loader"
-    assert done.records["parent"]["arguments"] == [f"{source}/main.py", *ARGUMENTS, "--spawn"]
+    arguments = [*ARGUMENTS, "--start", method]
+    assert done.records["parent"]["arguments"] == [f"{source}/main.py", *arguments]
     assert done.err.count("adapter on") == 1
     assert (stand_in / "src" / "main.py").read_bytes() == main
 
 
-def test_patched_parent_and_spawned_child_have_the_adapter(tmp_path: Path, stand_in: Path) -> None:
+@start_methods
+def test_patched_parent_and_started_child_have_the_adapter(
+    tmp_path: Path, stand_in: Path, method: str
+) -> None:
     main = stand_in / "src" / "main.py"
-    before = run_python(tmp_path, main, *ARGUMENTS, "--spawn")
+    before = run_python(tmp_path, main, *ARGUMENTS, "--start", method)
     assert [r["adapted"] for r in before.records.values()] == [False, False]
     patcher.patch(stand_in)
-    after = run_python(tmp_path, main, *ARGUMENTS, "--spawn")
+    after = run_python(tmp_path, main, *ARGUMENTS, "--start", method)
     assert after.status == 0, after.err
     assert [r["adapted"] for r in after.records.values()] == [True, True]
     assert after.err.count("adapter on") == 1
+
+
+def test_a_fork_server_does_not_announce_itself(tmp_path: Path, stand_in: Path) -> None:
+    """Since Python 3.14 it imports the main module ahead, under the parent's process name."""
+    patcher.patch(stand_in)
+    source = stand_in / "src"
+    ahead = (
+        f"import sys; sys.path.insert(0, {str(source)!r}); from multiprocessing import process, "
+        "spawn; process.current_process()._inheriting = True; "
+        f"spawn.import_main_path({str(source / 'main.py')!r}); "
+        "import config; print(config.Configurations.load_base_cfgs.__name__, file=sys.stderr)"
+    )
+    done = run_python(tmp_path, "-c", ahead)
+    assert done.err == "load_with_flags\n"
 
 
 def test_a_patched_checkout_can_be_launched(tmp_path: Path, stand_in: Path) -> None:
@@ -56,7 +81,7 @@ def test_a_patched_checkout_can_be_launched(tmp_path: Path, stand_in: Path) -> N
 def test_the_plugin_may_lie_in_the_current_folder_only(tmp_path: Path, stand_in: Path) -> None:
     folder = tmp_path / "here"
     shutil.copytree(ROOT / "topk_plugin", folder / "topk_plugin")
-    done = launch(folder, stand_in, *ARGUMENTS, "--spawn", PYTHONPATH="")
+    done = launch(folder, stand_in, *ARGUMENTS, "--start", "spawn", PYTHONPATH="")
     assert done.status == 0, done.err
     assert [r["adapted"] for r in done.records.values()] == [True, True]
 
@@ -83,6 +108,11 @@ def test_another_failure_keeps_its_traceback(tmp_path: Path, stand_in: Path) -> 
 
 def wrong_flag(folder: Path, checkout: Path) -> Finished:
     (folder / "settings.json").write_text(json.dumps({"apply_topk": True, "topk_nu": 0.5}))
+    return launch(folder, checkout, *ARGUMENTS)
+
+
+def mistyped_flag(folder: Path, checkout: Path) -> Finished:
+    (folder / "settings.json").write_text(json.dumps({"topk_gama": 0.9}))
     return launch(folder, checkout, *ARGUMENTS)
 
 
@@ -113,6 +143,7 @@ def hide(checkout: Path, module: str) -> None:
     ("case", "part"),
     [
         (wrong_flag, "LOSS.topk_gamma should be a number above 0"),
+        (mistyped_flag, "LOSS.topk_gama is no setting; did you mean LOSS.topk_gamma?"),
         (unknown_fix, "gravity"),
         (missing_package, 'timm, which is missing; pip install "topk-plugin[studiogan]"'),
         (missing_pkg_resources, "leave the fix pkg_resources on"),
@@ -128,6 +159,25 @@ def test_one_sentence(tmp_path: Path, stand_in: Path, case, part: str) -> None:
     assert len(lines) == 1, done.err
     assert lines[0].startswith("topk-plugin: error: ")
     assert part in lines[0]
+
+
+def test_a_mistake_found_in_a_started_process_is_one_sentence_too(
+    tmp_path: Path, stand_in: Path
+) -> None:
+    loader = "from worker import WORKER\ndef load_worker(rank):\n    raise {error}\n"
+    main = "import config, loader, torch\nif __name__ == '__main__':\n"
+    main += "    torch.multiprocessing.spawn(loader.load_worker, nprocs=1)\n"
+    (stand_in / "src" / "main.py").write_text(main)
+    mistake = "__import__('topk_plugin.errors').errors.UserError('no x: give y')"
+    (stand_in / "src" / "loader.py").write_text(loader.format(error=mistake))
+    done = launch(tmp_path, stand_in)
+    assert done.status == 2
+    assert "Traceback" not in done.err
+    assert done.err.rstrip().splitlines()[-1] == "topk-plugin: error: no x: give y"
+    (stand_in / "src" / "loader.py").write_text(loader.format(error="KeyError('x')"))
+    done = launch(tmp_path, stand_in)
+    assert done.status == 1
+    assert "Traceback" in done.err
 
 
 def test_a_module_that_only_the_user_knows_keeps_its_traceback(

@@ -1,9 +1,12 @@
 """The patch goes in and out to the byte, or is refused with a reason."""
 
 import codecs
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -181,6 +184,24 @@ def test_read_only_folder(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "access", lambda path, mode: path != source)  # root may write anywhere
     with pytest.raises(UserError, match=r"main.py is read-only; make the file and its folder"):
         patch(stand_in)
+
+
+@pytest.mark.parametrize("act", [patch, unpatch])
+def test_killed_while_writing(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], bool]
+) -> None:
+    if act is unpatch:
+        patch(stand_in)
+    before, names = content(stand_in), sorted(main_file(stand_in).parent.iterdir())
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        child = multiprocessing.get_context("fork").Process(target=act, args=(stand_in,))
+        child.start()
+        child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert content(stand_in) == before
+    assert act(stand_in)
+    assert sorted(main_file(stand_in).parent.iterdir()) == names
 
 
 def test_no_checkout(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_what_is_set_up_gets_all_as_well(
     ("text", "host", "has"),
     [
         ("machine api.wandb.ai\n  login user\n  password secret\n", None, True),
+        ("machine api.forge.coreweave.com\n  login user\n  password secret\n", None, True),
         ("machine wandb.here:8080\n  login user\n  password s\n", "http://wandb.here:8080", True),
         ("machine api.wandb.ai login user password s\n", "http://wandb.here:8080", False),
         ("machine example.org login user password s\ndefault login a password b\n", None, False),
@@ -177,6 +178,36 @@ def test_an_account_without_the_package(
     monkeypatch.setitem(sys.modules, "wandb", None)
     started(tmp_path).finish()
     assert "but not installed: pip install wandb" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Timed out\nConsider increasing"), "does not start (Timed out); WANDB_MODE="),
+        (ValueError(), "does not start (ValueError); WANDB_MODE="),
+    ],
+)
+def test_a_wandb_that_does_not_start_leaves_tensorboard(
+    error: Exception,
+    said: str,
+    tmp_path: Path,
+    package: Package,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    monkeypatch.setattr(package, "init", fail)
+    wandb = started(tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Logging to TensorBoard only")
+    assert said in line
+    wandb.log({"gen_loss": 1.5}, step=3)
+    wandb.finish()
+    assert package.calls == []
+    assert events(tmp_path).Scalars("loss/generator")[0].value == 1.5
 
 
 def test_a_resumed_run_forgets_what_came_later(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -140,7 +141,8 @@ def _importable_plugin() -> str:
 
 def _patch(options: argparse.Namespace) -> int:
     if patcher.patch(options.checkout):
-        say(f"{options.checkout} is patched; undo: topk-plugin studiogan unpatch")
+        undo = f"topk-plugin studiogan unpatch {shlex.quote(str(options.checkout))}"
+        say(f"{options.checkout} is patched; undo: {undo}")
     else:
         say(f"{options.checkout} was patched already")
     return 0

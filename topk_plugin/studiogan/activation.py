@@ -91,8 +91,10 @@ def _adapt_loader(
 
 
 def _announce(fixes: list[Fix]) -> None:
-    # parent_process() is still None while a spawned process imports its parent's __main__
-    if multiprocessing.current_process().name != "MainProcess":
+    # A process that is being started imports its parent's __main__. parent_process() is None then,
+    # and Python 3.14's fork server has the parent's name too.
+    process = multiprocessing.current_process()
+    if process.name != "MainProcess" or getattr(process, "_inheriting", False):
         return
     line = f"topk-plugin {__version__}: adapter on"
     if fixes:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch.multiprocessing.spawn import ProcessRaisedException
+
 import topk_plugin
 from topk_plugin.errors import UserError
 from topk_plugin.studiogan.checkout import source_folder
@@ -35,6 +37,11 @@ def main(arguments: Sequence[str]) -> int:
         run_main(Path(arguments[0]), arguments[1:])
     except (UserError, TopKFlagError) as error:
         return _fail(str(error))
+    except ProcessRaisedException as error:  # it holds the text of a traceback
+        name, _, said = str(error).rstrip().rpartition("\n")[2].partition(": ")
+        if name != f"{UserError.__module__}.{UserError.__name__}":
+            raise
+        return _fail(said)
     except ModuleNotFoundError as error:
         sentence = _missing((error.name or "").partition(".")[0])
         if sentence is None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topk_plugin.errors import UserError
-from topk_plugin.files import atomic_write
+from topk_plugin.files import atomic_write, remove_leftovers
 from topk_plugin.studiogan.checkout import source_folder
 
 PATCH_NAME = "studiogan-947b35e.patch"
@@ -229,6 +229,7 @@ def _write(path: Path, content: bytes) -> None:
             f"{path} is read-only; make the file and its folder writable, or patch a copy of the "
             f"checkout; {_ALTERNATIVE}"
         )
+    remove_leftovers(path.parent)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
         shutil.copymode(path, temporary)

@@ -31,6 +31,9 @@ TAGS = {
 # Each lets wandb start without a question.
 SETTINGS = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 
+# wandb's own server, by its present and its former name; older keys are kept under the latter.
+HOSTS = {"api.forge.coreweave.com", "api.wandb.ai"}
+
 
 class Picture:
     """What :meth:`WandbBridge.Image` returns: images [N, 3, H, W] in [-1, 1] as one grid.
@@ -75,13 +78,22 @@ class WandbBridge:
         """
         folder = Path(dir) / "tensorboard" / name
         self.run_log = RunLog(folder, self.resume_step, events=folder)
-        trouble = _no_wandb()
+        trouble = _no_wandb() or self._start_package(dir=dir, name=name, **options)
         if trouble is None:
             print(f"Logging to TensorBoard ({folder}) and to wandb.", flush=True)
-            self._package = importlib.import_module("wandb")
-            self._package.init(dir=dir, name=name, **options)
         else:
             print(f"Logging to TensorBoard only ({folder}): {trouble}.", flush=True)
+
+    def _start_package(self, **options: Any) -> str | None:
+        """Start a run of wandb's; returns why it does not start, None if it does."""
+        try:
+            package: Any = importlib.import_module("wandb")
+            package.init(**options)
+        except Exception as error:  # no network, a wrong key, a broken installation
+            said = str(error).strip() or type(error).__name__
+            return f"wandb does not start ({said.splitlines()[0]}); WANDB_MODE=offline needs no net"
+        self._package = package
+        return None
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Log numbers and pictures; TensorBoard leaves out all else."""
@@ -150,12 +162,13 @@ def _no_wandb() -> str | None:
 
 def _has_account() -> bool:
     """Whether ``wandb login`` has left a key, which it does in the netrc file."""
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    given = os.environ.get("WANDB_BASE_URL")
+    hosts = {urlsplit(given).netloc} if given else HOSTS
     names = [Path.home() / ".netrc", Path.home() / "_netrc"]
     named = os.environ.get("NETRC")
     for path in [Path(named).expanduser()] if named else names:
         try:
-            return host in netrc.netrc(path).hosts
+            return not hosts.isdisjoint(netrc.netrc(path).hosts)
         except (OSError, netrc.NetrcParseError):
             continue
     return False

@@ -67,7 +67,7 @@ def test_resuming_without_a_checkpoint_is_refused_in_words(tmp_path: Path) -> No
     resume = ckpt_module().load_StudioGAN_ckpts
     folder = str(tmp_path)
     for best, when in ((True, "best"), (False, "current")):
-        with pytest.raises(UserError, match=f"has no {when} checkpoint$"):
+        with pytest.raises(UserError, match=f"no {when} checkpoint; give the folder"):
             resume(ckpt_dir=folder, load_best=best, Gen=None)
     save(tmp_path, "current", 5)
     assert resume(ckpt_dir=folder, load_best=False, Gen=1) == (folder, False, {"Gen": 1})

@@ -17,7 +17,7 @@ def _refused() -> bool:
 
 
 def _adapt_config(module: ModuleType) -> None:
-    configurations: Any = module.Configurations  # type: ignore[attr-defined]
+    configurations: Any = module.Configurations
     original = configurations.define_optimizer
 
     def define_optimizer(self: Any, *arguments: Any, **options: Any) -> Any:

@@ -33,10 +33,10 @@ def _adapt_ckpt(module: ModuleType) -> None:
     def load_studiogan_ckpts(ckpt_dir: str, load_best: bool, **options: Any) -> Any:
         when = "best" if load_best else "current"
         if not _saved_steps(ckpt_dir, when):
-            hint = (
-                "; leave -best out to load the latest" if _saved_steps(ckpt_dir, "current") else ""
-            )
-            raise UserError(f"{ckpt_dir} (-ckpt) has no {when} checkpoint{hint}")
+            hint = "give the folder of a run, which StudioGAN makes in SAVE/checkpoints"
+            if _saved_steps(ckpt_dir, "current"):
+                hint = "leave -best out to load the latest"
+            raise UserError(f"{ckpt_dir} (-ckpt) has no {when} checkpoint; {hint}")
         return load_to_resume(ckpt_dir=ckpt_dir, load_best=load_best, **options)
 
     ckpt.load_best_model = load_best_model

@@ -42,11 +42,14 @@ BASE = {
 class Configurations:
     def __init__(self, cfg_file):
         self.load_base_cfgs()
+        self._overwrite_cfgs(cfg_file)
+
+    def _overwrite_cfgs(self, cfg_file):
         with open(cfg_file) as file:
             for section, values in yaml.safe_load(file).items():
                 for name, value in values.items():
                     if not hasattr(self.super_cfgs[section], name):
-                        raise AttributeError(f"no setting {section}.{name}")
+                        raise AttributeError(f"no setting '{section}.{name}'")
                     setattr(self.super_cfgs[section], name, value)
 
     def load_base_cfgs(self):

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -155,13 +156,20 @@ def _run(
             check=False,
         )
         error = None
-        if process.returncode != 0:
+        if process.returncode == -signal.SIGKILL:
+            error = f"killed, most likely for want of memory ({_memory()} in this machine)"
+        elif process.returncode != 0:
             said = process.stderr.strip().splitlines()
             error = said[-1] if said else f"exit status {process.returncode}"
     except subprocess.TimeoutExpired:
         error = "took over 30 minutes"
     rows = json.loads(report.read_text(encoding="utf-8")) if report.exists() else []
     return {"error": error, "updates": rows}
+
+
+def _memory() -> str:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"{pages / 2**30:.0f} GiB"
 
 
 def _expected(first_update: int, updates: int) -> list[int]:

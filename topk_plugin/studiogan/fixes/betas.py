@@ -22,7 +22,7 @@ def _adapt_config(module: ModuleType) -> None:
 
     def define_optimizer(self: Any, *arguments: Any, **options: Any) -> Any:
         for name in ("beta1", "beta2"):
-            value = getattr(self.OPTIMIZATION, name)
+            value = getattr(self.OPTIMIZATION, name, None)  # SGD may go without
             if isinstance(value, int):
                 setattr(self.OPTIMIZATION, name, float(value))
         return original(self, *arguments, **options)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from topk_plugin.cli import doctor, evaluate, sample, studiogan, train
+from topk_plugin.cli import doctor, evaluate, mixture, sample, studiogan, train
 from topk_plugin.errors import UserError
 from topk_plugin.version import __version__
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"topk-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, evaluate, sample, studiogan, doctor):
+    for module in (train, evaluate, sample, mixture, studiogan, doctor):
         command: Any = module
         name = command.__name__.rpartition(".")[2]
         sub = commands.add_parser(

@@ -1,0 +1,117 @@
+"""From the curves of a training to numbers with intervals and paired comparisons."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from topk_plugin.mixture.measures import MEASURES
+from topk_plugin.mixture.training import LAST_PART
+
+LOWER_IS_BETTER = ("kl",)
+CONFIDENCE = 0.95
+
+Values = NDArray[np.float64]
+
+
+def late(result: dict[str, Any], measure: str, part: int = 0) -> Values:
+    """[arm, seed]: a measure averaged over the evaluations of the last fifth of the training.
+
+    Args:
+        result: content of ``result.json``.
+        measure: one of ``MEASURES``.
+        part: 0 for the last fifth, 1 for the fifth before it.
+
+    Raises:
+        ValueError: nothing was measured there.
+    """
+    steps = np.array(result["steps"])
+    end = steps[-1] * (1 - part * LAST_PART)
+    chosen = (steps > end - LAST_PART * steps[-1]) & (steps <= end)
+    if not chosen.any():
+        raise ValueError(f"no evaluation in part {part} from the end of {steps[-1]} steps")
+    values: Values = np.array(result["series"][measure], dtype=np.float64)[chosen].mean(0)
+    return values
+
+
+def interval(values: Values) -> list[float] | None:
+    """[low, high]: 95 % bootstrap interval of the mean over seeds; None for fewer than 2 seeds."""
+    if len(values) < 2:
+        return None
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
+    return [float(found.low), float(found.high)]
+
+
+def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """A dict for each measure and arm, in that order of nesting.
+
+    ``measure``; ``arm``; ``values``: late mean of each seed; ``mean``; ``interval``, see
+    :func:`interval`; ``drift``: mean over seeds of the last fifth minus the fifth before it, with
+    ``drift_interval``: whether the curve is still moving; and for all but the first arm
+    ``difference``: :func:`compare` with the first arm.
+    """
+    names = [arm["name"] for arm in result["settings"]["arms"]]
+    rows = []
+    for measure in MEASURES:
+        values = late(result, measure)
+        drift = values - late(result, measure, part=1)
+        comparisons = [compare(other, values[0], measure) for other in values[1:]]
+        _correct(comparisons)
+        for a, name in enumerate(names):
+            row: dict[str, Any] = {
+                "measure": measure,
+                "arm": name,
+                "values": values[a].tolist(),
+                "mean": float(values[a].mean()),
+                "interval": interval(values[a]),
+                "drift": float(drift[a].mean()),
+                "drift_interval": interval(drift[a]),
+            }
+            if a > 0:
+                row["difference"] = comparisons[a - 1]
+            rows.append(row)
+    return rows
+
+
+def compare(values: Values, baseline: Values, measure: str) -> dict[str, Any]:
+    """Paired comparison over seeds.
+
+    Returns:
+        ``mean`` of the differences to the baseline; ``interval``; ``t_test`` and ``wilcoxon``:
+        two-sided p-values (None where the test is not defined: one seed, or no seed differs);
+        ``verdict``: "better", "worse" or "not decided", by the interval.
+    """
+    differences = values - baseline
+    found = interval(differences)
+    verdict = "not decided"
+    if found is not None and (found[0] > 0 or found[1] < 0):
+        higher = found[0] > 0
+        verdict = "better" if higher != (measure in LOWER_IS_BETTER) else "worse"
+    testable = len(differences) > 1 and bool(np.ptp(differences) > 0)
+    return {
+        "mean": float(differences.mean()),
+        "interval": found,
+        "t_test": float(stats.ttest_rel(values, baseline).pvalue) if testable else None,
+        "wilcoxon": float(stats.wilcoxon(differences).pvalue) if testable else None,
+        "verdict": verdict,
+    }
+
+
+def _correct(comparisons: list[dict[str, Any]]) -> None:
+    """Add ``holm``: the t-test's p-value corrected for the number of arms (Holm 1979)."""
+    tested = sorted(
+        (c for c in comparisons if c["t_test"] is not None), key=lambda c: float(c["t_test"])
+    )
+    for comparison in comparisons:
+        comparison["holm"] = None
+    largest = 0.0
+    for i, comparison in enumerate(tested):
+        largest = max(largest, min(1.0, comparison["t_test"] * (len(tested) - i)))
+        comparison["holm"] = largest

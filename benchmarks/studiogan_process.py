@@ -119,7 +119,9 @@ def write_config(tree: Tree, path: Path) -> Path:
     return path
 
 
-def make_worker(tree: Tree, folder: Path, *, data_parallel: bool = False) -> Any:
+def make_worker(
+    tree: Tree, folder: Path, *, data_parallel: bool = False, mixed_precision: bool = False
+) -> Any:
     """StudioGAN's WORKER, or the adapter's, on the CPU, with random data: one batch an epoch.
 
     Made as StudioGAN's ``main.py`` and ``loader.py`` make it, without the data set.
@@ -128,12 +130,14 @@ def make_worker(tree: Tree, folder: Path, *, data_parallel: bool = False) -> Any
         tree: the config.
         folder: where the run may write.
         data_parallel: wrap the networks in DataParallel, as StudioGAN does with several GPUs.
+        mixed_precision: StudioGAN's flag -mpc.
     """
     main, loader, model = (
         importlib.import_module(name) for name in ("main", "loader", "models.model")
     )
     file = write_config(tree, folder / "config.yaml")
     arguments = ["main.py", "-t", "-cfg", file, "-data", folder, "-save", folder, "--seed", "1"]
+    arguments += ["-mpc"] * mixed_precision
     with patch("sys.argv", [*map(str, arguments), "-metrics", "none"]):
         cfgs, _, run_name, *_ = main.load_configs_initialize_training()
     sizes = cfgs.OPTIMIZATION

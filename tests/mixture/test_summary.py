@@ -52,7 +52,7 @@ def test_the_interval_holds_the_mean_and_lies_within_the_values(values: list[flo
 
 @given(values=SEEDS)
 def test_equal_arms_are_not_decided(values: list[float]) -> None:
-    same = compare(np.array(values), np.array(values), "recovered")
+    (same,) = compare(np.array([values]), np.array(values), "recovered")
     assert same["mean"] == 0
     assert same["t_test"] is None
     assert same["wilcoxon"] is None
@@ -62,10 +62,17 @@ def test_equal_arms_are_not_decided(values: list[float]) -> None:
 @given(values=SEEDS, shift=st.floats(0.1, 2))
 def test_a_shifted_arm_is_better_or_worse(values: list[float], shift: float) -> None:
     baseline = np.array(values)
-    assert compare(baseline + shift, baseline, "recovered")["verdict"] == "better"
-    assert compare(baseline - shift, baseline, "recovered")["verdict"] == "worse"
-    assert compare(baseline - shift, baseline, "kl")["verdict"] == "better"
-    assert compare(baseline + shift, baseline, "kl")["mean"] == pytest.approx(shift)
+    up, down = (np.stack([baseline + sign * shift]) for sign in (1, -1))
+    assert compare(up, baseline, "recovered")[0]["verdict"] == "better"
+    assert compare(down, baseline, "recovered")[0]["verdict"] == "worse"
+    assert compare(down, baseline, "kl")[0]["verdict"] == "better"
+    assert compare(up, baseline, "kl")[0]["mean"] == pytest.approx(shift)
+
+
+def test_three_seeds_that_agree_in_sign_decide_nothing() -> None:
+    (found,) = compare(np.array([[0.2, 0.5, 0.9]]), np.array([0.1, 0.1, 0.1]), "recovered")
+    assert found["interval"][0] > 0
+    assert found["verdict"] == "not decided"
 
 
 def test_paired_tests_are_scipys_and_holm_corrects_for_the_number_of_arms() -> None:

@@ -12,6 +12,8 @@ from topk_plugin.mixture.target import HIGH_QUALITY_STD
 
 FEWEST_SEEDS = 3
 """With fewer, no interval over seeds."""
+FEWEST_TO_DECIDE = 5
+"""With fewer, no verdict: three seeds agree in sign by chance in a quarter of the cases."""
 NEAR_STD = 1.0
 """Samples within this many std of their mean should matter less."""
 
@@ -48,7 +50,7 @@ def claims(result: dict[str, Any]) -> list[dict[str, Any]]:
         has no such sample; ``seeds``: how many are not None; ``estimate``: their mean, None if
         there are none; ``interval``: [low, high], the 95 % bootstrap interval of the mean, None
         for fewer than 3 seeds; ``verdict``: "supported" or "contradicted" if the interval lies on
-        one side of 0, else "not decided".
+        one side of 0 and there are at least 5 seeds, else "not decided".
     """
     if not result["oracle"]:
         return []
@@ -133,7 +135,7 @@ def _tested(claim: str, values: Values, expected: str, **terms: Values) -> dict[
         "seeds": int(known.sum()),
         "estimate": _mean(values[known]),
         "interval": interval,
-        "verdict": _verdict(interval, expected),
+        "verdict": _verdict(interval, expected, int(known.sum())),
     }
 
 
@@ -148,7 +150,7 @@ def _interval(values: Values) -> list[float] | None:
     return [float(found.low), float(found.high)]
 
 
-def _verdict(interval: list[float] | None, expected: str) -> str:
-    if interval is None or interval[0] <= 0 <= interval[1]:
+def _verdict(interval: list[float] | None, expected: str, seeds: int) -> str:
+    if interval is None or seeds < FEWEST_TO_DECIDE or interval[0] <= 0 <= interval[1]:
         return "not decided"
     return "supported" if (interval[1] < 0) == (expected == "below 0") else "contradicted"

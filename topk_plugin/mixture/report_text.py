@@ -95,6 +95,12 @@ def _sentences(trainings: list[dict[str, Any]]) -> list[str]:
                 f"{LABELS[baseline]}{_bracket(difference['interval'], signed=True)}: "
                 f"**{difference['verdict']}**."
             )
+    if said:
+        said += [
+            "",
+            "A difference counts as decided where its interval does not hold 0 and the paired "
+            "t-test, corrected for the number of arms (Holm), is under 0.05.",
+        ]
     return said or ["One arm only: nothing to compare."]
 
 

@@ -11,6 +11,7 @@ from topk_plugin.mixture.training import LAST_PART
 
 LOWER_IS_BETTER = ("kl",)
 CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
 
 Values = NDArray[np.float64]
 
@@ -62,8 +63,7 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
     for measure in MEASURES:
         values = late(result, measure)
         drift = values - late(result, measure, part=1)
-        comparisons = [compare(other, values[0], measure) for other in values[1:]]
-        _correct(comparisons)
+        comparisons = compare(values[1:], values[0], measure)
         for a, name in enumerate(names):
             row: dict[str, Any] = {
                 "measure": measure,
@@ -80,38 +80,60 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def compare(values: Values, baseline: Values, measure: str) -> dict[str, Any]:
-    """Paired comparison over seeds.
+def compare(arms: Values, baseline: Values, measure: str) -> list[dict[str, Any]]:
+    """Paired comparisons over seeds.
+
+    Args:
+        arms: [arm, seed] values.
+        baseline: [seed] values.
+        measure: one of ``MEASURES``.
 
     Returns:
-        ``mean`` of the differences to the baseline; ``interval``; ``t_test`` and ``wilcoxon``:
-        two-sided p-values (None where the test is not defined: one seed, or no seed differs);
-        ``verdict``: "better", "worse" or "not decided", by the interval.
+        A dict an arm: ``mean`` of the differences to the baseline; ``interval``; ``t_test`` and
+        ``wilcoxon``: two-sided p-values, None for one seed or where no seed differs; ``holm``: the
+        t-test's, corrected for the number of arms (Holm 1979); ``verdict``: "better" or "worse"
+        where the interval does not hold 0 and ``holm`` is under 0.05, else "not decided" (the
+        bootstrap alone would be too sure with few seeds).
     """
-    differences = values - baseline
-    found = interval(differences)
-    verdict = "not decided"
-    if found is not None and (found[0] > 0 or found[1] < 0):
-        higher = found[0] > 0
-        verdict = "better" if higher != (measure in LOWER_IS_BETTER) else "worse"
-    testable = len(differences) > 1 and bool(np.ptp(differences) > 0)
-    return {
-        "mean": float(differences.mean()),
-        "interval": found,
-        "t_test": float(stats.ttest_rel(values, baseline).pvalue) if testable else None,
-        "wilcoxon": float(stats.wilcoxon(differences).pvalue) if testable else None,
-        "verdict": verdict,
-    }
+    comparisons = []
+    for values in arms:
+        differences = values - baseline
+        t_test = wilcoxon = None
+        if len(differences) > 1 and differences.any():
+            wilcoxon = float(stats.wilcoxon(differences).pvalue)
+            t_test = 0.0  # all seeds differ by the same
+            if np.ptp(differences) > 1e-9 * abs(differences).max():
+                t_test = float(stats.ttest_rel(values, baseline).pvalue)
+        comparisons.append(
+            {
+                "mean": float(differences.mean()),
+                "interval": interval(differences),
+                "t_test": t_test,
+                "wilcoxon": wilcoxon,
+            }
+        )
+    _correct(comparisons)
+    for comparison in comparisons:
+        comparison["verdict"] = _verdict(comparison, measure)
+    return comparisons
 
 
 def _correct(comparisons: list[dict[str, Any]]) -> None:
-    """Add ``holm``: the t-test's p-value corrected for the number of arms (Holm 1979)."""
     tested = sorted(
         (c for c in comparisons if c["t_test"] is not None), key=lambda c: float(c["t_test"])
     )
+    largest = 0.0
     for comparison in comparisons:
         comparison["holm"] = None
-    largest = 0.0
     for i, comparison in enumerate(tested):
         largest = max(largest, min(1.0, comparison["t_test"] * (len(tested) - i)))
         comparison["holm"] = largest
+
+
+def _verdict(comparison: dict[str, Any], measure: str) -> str:
+    if comparison["holm"] is None or comparison["holm"] >= SIGNIFICANCE:
+        return "not decided"
+    low, high = comparison["interval"]
+    if low <= 0 <= high:
+        return "not decided"
+    return "better" if (low > 0) != (measure in LOWER_IS_BETTER) else "worse"

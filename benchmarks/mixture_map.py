@@ -32,9 +32,8 @@ GROUPS: dict[str, dict[str, Any]] = {
     "2,500 steps": {"steps": 2_500},
     "batch 64": {"batch": 64},
     "betas 0.5/0.999, 49 modes": {"beta1": 0.5, "beta2": 0.999, "modes": 49},
-    "betas 0.5/0.999, 9 modes": {"beta1": 0.5, "beta2": 0.999, "modes": 9},
-    "30,000 steps": {"steps": 30_000},
     "learning rate 2e-4": {"lr": 2e-4},
+    "30,000 steps": {"steps": 30_000},
 }
 SCHEDULES: tuple[tuple[float, float, float], ...] = (
     # nu, part of the training at whose end k is at its floor, part before k starts to fall

@@ -75,8 +75,7 @@ def _compare(width: int, rounds: int, rate: float) -> dict[str, Any]:
     plain = PlainTraining(settings, chosen[1], 0)
     contenders: dict[str, tuple[Callable[[], None], int]] = {
         "plain": (plain.train_step, 1),
-        "eager": (Ensemble(settings).train_step, len(chosen) * len(SEEDS)),
-        "compiled": (Ensemble(settings, compile=True).train_step, len(chosen) * len(SEEDS)),
+        "vectorised": (Ensemble(settings).train_step, len(chosen) * len(SEEDS)),
     }
     with FlopCounterMode(display=False) as counter:
         Ensemble(settings).train_step()
@@ -128,20 +127,17 @@ def _table(result: dict[str, Any]) -> str:
         "in the same process.",
         "",
         "| width | plain: seed-steps/s (share of limit) | vectorised | share of limit | "
-        "times plain [95 %] | compiled | share of limit | times plain [95 %] | "
-        "most that the limit allows |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "times plain [95 %] | most that the limit allows |",
+        "|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        plain, cells = row["plain"], []
-        for name in ("eager", "compiled"):
-            ratio = row[name]["ratio"]
-            low, high = ratio["interval"]
-            cells += [
-                f"{row[name]['seed_steps_per_second']:.0f}",
-                f"{row[name]['share_of_limit']:.0%}",
-                f"{ratio['median']:.2f} [{low:.2f}, {high:.2f}]",
-            ]
+        plain, ours = row["plain"], row["vectorised"]
+        low, high = ours["ratio"]["interval"]
+        cells = [
+            f"{ours['seed_steps_per_second']:.0f}",
+            f"{ours['share_of_limit']:.0%}",
+            f"{ours['ratio']['median']:.2f} [{low:.2f}, {high:.2f}]",
+        ]
         lines.append(
             f"| {row['width']} | {plain['seed_steps_per_second']:.0f} "
             f"({plain['share_of_limit']:.0%}) | {' | '.join(cells)} | {row['limit_ratio']:.1f} |"

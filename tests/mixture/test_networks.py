@@ -1,8 +1,10 @@
 """Stacked perceptrons against torch.nn and autograd, in float64."""
 
+import pytest
 import torch
 from torch import nn
 
+from topk_plugin.mixture import networks
 from topk_plugin.mixture.losses import critic_loss
 from topk_plugin.mixture.networks import (
     forward,
@@ -32,6 +34,32 @@ def test_each_replica_is_a_plain_perceptron() -> None:
         torch.testing.assert_close(together[e], nn.Sequential(*layers[:-1])(x[e]))
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+@pytest.mark.parametrize("x_needs", [True, False])
+@pytest.mark.parametrize("weights_need", [True, False])
+def test_gradients_are_autograds(
+    at_once: int, x_needs: bool, weights_need: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # so many of the five replicas are taken at once
+    monkeypatch.setattr(networks, "CACHE_BYTES", at_once * 11 * 9 * 8)
+    parameters = [p.requires_grad_(weights_need) for p in stacked([2, 9, 8, 3], 5)]
+    x = torch.randn(5, 11, 2, dtype=torch.float64, requires_grad=x_needs)
+    wanted = [x] * x_needs + parameters * weights_need
+    ours, plain = forward(parameters, x), forward_with_hidden(parameters, x)[0]
+    torch.testing.assert_close(ours, plain)
+    if not wanted:
+        return
+    upstream = torch.randn_like(ours)
+    given = upstream.clone()
+    for one, other in zip(
+        torch.autograd.grad(ours, wanted, given),
+        torch.autograd.grad(plain, wanted, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+    assert torch.equal(given, upstream)  # nothing of the caller's was changed in place
+
+
 def test_initial_weights_are_uniform_within_one_over_the_root_of_the_inputs() -> None:
     parameters = initial_parameters([100, 400, 1], torch.Generator().manual_seed(0))
     for tensor, inputs in zip(parameters, (100, 100, 400, 400), strict=True):
@@ -57,7 +85,8 @@ def test_the_gradient_penalty_has_the_gradient_that_double_backward_gives() -> N
         critic_loss(parameters, real, fake, mix, "wgan-gp", 10.0).sum(), parameters
     )
     between = (fake + mix * (real - fake)).requires_grad_()
-    (slope,) = torch.autograd.grad(forward(parameters, between).sum(), between, create_graph=True)
+    scores = forward_with_hidden(parameters, between)[0]
+    (slope,) = torch.autograd.grad(scores.sum(), between, create_graph=True)
     loss = (forward(parameters, fake) - forward(parameters, real)).mean((1, 2))
     loss = loss + 10.0 * (slope.norm(dim=-1) - 1).square().mean(-1)
     expected = torch.autograd.grad(loss.sum(), parameters)

@@ -74,9 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         section = parser.add_argument_group(title)
         for name, (kind, text) in group.items():
             section.add_argument(f"--{name}", type=kind, help=text)
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the losses with torch.compile"
-    )
     add_device_argument(parser)
 
 
@@ -111,7 +108,6 @@ def run(options: argparse.Namespace) -> int:
                 setting,
                 folder,
                 device=device,
-                compile=options.compile,
                 analyses=preset.analyses,
                 progress=advance,
             )

@@ -1,6 +1,5 @@
 """Training of all arms and seeds of one setting at once."""
 
-from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -28,7 +27,6 @@ class Ensemble:
         settings: what to train.
         device: where.
         dtype: of networks and data; the noise is drawn in fp32 in any case.
-        compile: compile the two losses with torch.compile.
 
     Attributes:
         generator, critic: parameters, see :mod:`topk_plugin.mixture.networks`.
@@ -41,7 +39,6 @@ class Ensemble:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        compile: bool = False,
     ) -> None:
         self.settings = settings
         self.step = 0
@@ -62,11 +59,6 @@ class Ensemble:
         ]
         self._k: Tensor | None = None
         self._ks: list[int] = []
-        self._critic_loss: Callable[..., Tensor] = self._critic_losses
-        self._generator_loss: Callable[..., tuple[Tensor, Tensor]] = self._generator_losses
-        if compile:
-            self._critic_loss = torch.compile(self._critic_losses, dynamic=False)
-            self._generator_loss = torch.compile(self._generator_losses, dynamic=False)
 
     def _stack(self, networks: list[Parameters]) -> Parameters:
         """[E, ...] parameters: each seed's network once an arm."""
@@ -103,7 +95,7 @@ class Ensemble:
         self.critic_optimizer.zero_grad()
         fixed = [p.detach() for p in self.generator]
         latents = noise["critic_latents"]
-        self._critic_loss(self.critic, fixed, latents, real, noise["mix"]).backward()
+        self._critic_losses(self.critic, fixed, latents, real, noise["mix"]).backward()
         self.critic_optimizer.step()
 
     def _critic_losses(
@@ -117,7 +109,7 @@ class Ensemble:
     def _generator_step(self, noise: dict[str, Tensor]) -> None:
         self.generator_optimizer.zero_grad()
         fixed = [p.detach() for p in self.critic]
-        loss, _ = self._generator_loss(
+        loss = self._generator_losses(
             self.generator, fixed, noise["generator_latents"], noise["lottery"], *self._kept_now()
         )
         loss.backward()
@@ -145,14 +137,14 @@ class Ensemble:
         lottery: Tensor,
         k: Tensor,
         weight: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         scores = forward(critic, forward(generator, latents)).squeeze(-1)
         mask = self.kept(scores.detach(), lottery, k)
         weights = mask * weight.repeat_interleave(len(self.settings.seeds)).unsqueeze(-1)
         # The critic treats each sample by itself, so the gate may sit at its output: what it
         # zeroes there is zero at the critic's input too.
         gated = gradient_gate(scores, weights)
-        return generator_loss(gated, self.settings.loss).sum(), scores.detach()
+        return generator_loss(gated, self.settings.loss).sum()
 
     def kept(self, scores: Tensor, lottery: Tensor, k: Tensor) -> Tensor:
         """Which samples each replica's generator learns from.

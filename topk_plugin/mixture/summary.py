@@ -95,7 +95,7 @@ def compare(arms: Values, baseline: Values, measure: str) -> list[dict[str, Any]
         where the interval does not hold 0 and ``holm`` is under 0.05, else "not decided" (the
         bootstrap alone would be too sure with few seeds).
     """
-    comparisons = []
+    comparisons: list[dict[str, Any]] = []
     for values in arms:
         differences = values - baseline
         t_test = wilcoxon = None

@@ -38,7 +38,6 @@ def train(
     folder: Path,
     *,
     device: torch.device | str = "cpu",
-    compile: bool = False,
     analyses: int = 0,
     progress: Callable[[int], None] = lambda step: None,
 ) -> dict[str, Any]:
@@ -49,7 +48,6 @@ def train(
         folder: gets ``result.json``, ``snapshots.pt``, ``metrics.jsonl``, ``tensorboard/`` and,
             until the end, ``state.pt``.
         device: where.
-        compile: compile the losses.
         analyses: how often the oracle analysis is made along the training, evenly, the last time
             at its end; 0 for never.
         progress: called with the number of updates done, after each evaluation.
@@ -72,7 +70,7 @@ def train(
         _same_run(result["identity"], identity, folder)
         return result
     remove_leftovers(folder)
-    ensemble = Ensemble(settings, device=device, compile=compile)
+    ensemble = Ensemble(settings, device=device)
     records: dict[str, Any] = {"steps": [], "k": [], "oracle": [], "seconds": 0.0}
     records |= {name: [] for name in (*MEASURES, "histogram", "snapshots")}
     state_file = folder / STATE_FILE

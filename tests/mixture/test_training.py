@@ -112,3 +112,10 @@ def test_it_learns(tmp_path: Path) -> None:
     quality = training.train(settings, tmp_path)["series"]["high_quality"]
     assert quality[0][0][0] < 0.1
     assert max(value for ((value,),) in quality[-5:]) > 0.5
+
+
+def test_snapshots_hold_no_more_than_their_points(tmp_path: Path) -> None:
+    settings = Settings.from_json({**SMALL.to_json(), "samples": 20_000})
+    training.train(settings, tmp_path)
+    points = 9 * 2 * training.SNAPSHOT_POINTS * 2 * 4
+    assert points < (tmp_path / training.SNAPSHOT_FILE).stat().st_size < 1.2 * points

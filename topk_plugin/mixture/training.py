@@ -175,7 +175,8 @@ def _evaluate(ensemble: Ensemble, latents: Tensor, records: dict[str, Any], log:
     for arm, k in zip(settings.arms, records["k"][-1], strict=True):
         scalars[f"topk/k/{arm.name}"] = k
     log.scalars(ensemble.step, scalars)
-    records["snapshots"].append(samples[:, 0, :SNAPSHOT_POINTS].float().cpu())
+    # a copy, since a slice would keep (and save) all samples
+    records["snapshots"].append(samples[:, 0, :SNAPSHOT_POINTS].to("cpu", torch.float32, copy=True))
 
 
 def _result(settings: Settings, identity: str, records: dict[str, Any]) -> dict[str, Any]:

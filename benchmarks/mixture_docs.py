@@ -1,0 +1,99 @@
+"""Puts numbers of the mixture laboratory's result files into the pages that quote them.
+
+    python -m benchmarks.mixture_docs
+
+Text between ``<!-- mixture:NAME -->`` and ``<!-- /mixture -->`` is made from the result files; a
+test demands that the pages are up to date.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from topk_plugin.files import atomic_write
+from topk_plugin.mixture.style import LABELS
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "docs" / "mixture.md",)
+BLOCK = re.compile(r"(<!-- mixture:(\w+) -->\n).*?(<!-- /mixture -->)", re.DOTALL)
+SHOWN = ("high_quality", "recovered", "kl")
+
+
+def main() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        with atomic_write(page) as temporary:
+            temporary.write_text(filled(text), encoding="utf-8")
+
+
+def filled(text: str) -> str:
+    """The text with every block made anew."""
+    makers = {"table": _table, "claims": _claims, "map": _map}
+    return BLOCK.sub(lambda match: match[1] + makers[match[2]]() + match[3], text)
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def _table() -> str:
+    """Means with intervals; better and worse are marked against the full batch."""
+    lines = [
+        "| modes | arm | high-quality samples | recovered modes | KL of mode shares |",
+        "|---|---|---|---|---|",
+    ]
+    for training in _read("mixture/summary.json")["trainings"]:
+        for arm in training["settings"]["arms"]:
+            rows = {r["measure"]: r for r in training["rows"] if r["arm"] == arm["name"]}
+            cells = [str(training["settings"]["modes"]), LABELS[arm["name"]]]
+            for measure in SHOWN:
+                row = rows[measure]
+                low, high = row["interval"]
+                text = f"{row['mean']:.2f} [{low:.2f}, {high:.2f}]"
+                verdict = row.get("difference", {}).get("verdict", "not decided")
+                cells.append(text if verdict == "not decided" else f"{text} **{verdict}**")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _claims() -> str:
+    """How often each claim about single steps was supported, not decided, contradicted."""
+    names = {
+        "bottom_cosine": "bottom-k steps move samples away from their mode",
+        "bottom_cosine_good": "the same for samples within 4 std",
+        "top_minus_full_cosine": "top-k steps point better than full-batch steps",
+        "top_minus_full_change": "top-k steps bring samples closer than full-batch steps",
+        "effect_near_minus_far": "top-k's advantage over bottom-k is smaller within 1 std",
+    }
+    lines = ["| claim | supported | not decided | contradicted |", "|---|---|---|---|"]
+    tested = [c for t in _read("mixture/summary.json")["trainings"] for c in t["claims"]]
+    for claim, text in names.items():
+        verdicts = [c["verdict"] for c in tested if c["claim"] == claim]
+        counts = [verdicts.count(v) for v in ("supported", "not decided", "contradicted")]
+        lines.append(f"| {text} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _map() -> str:
+    """Differences of the high-quality fraction to the full batch, a row a setting."""
+    groups = _read("mixture-map/map.json")["groups"]
+    arms = [arm["name"] for arm in next(iter(groups.values()))["arms"]]
+    lines = [
+        f"| setting | full batch | {' | '.join(arms[1:])} |",
+        "|---" * (len(arms) + 1) + "|",
+    ]
+    for name, group in groups.items():
+        rows = [row for row in group["rows"] if row["measure"] == "high_quality"]
+        cells = [f"{rows[0]['mean']:.2f}"]
+        for row in rows[1:]:
+            text = f"{row['difference']['mean']:+.2f}"
+            decided = row["difference"]["verdict"] != "not decided"
+            cells.append(f"**{text}**" if decided else text)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -13,12 +13,13 @@ from typing import Any
 
 from topk_plugin.files import atomic_write
 from topk_plugin.mixture.style import LABELS
+from topk_plugin.mixture.summary import STEPS_TO_HALF
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "docs" / "mixture.md",)
 BLOCK = re.compile(r"(<!-- mixture:(\w+) -->\n).*?(<!-- /mixture -->)", re.DOTALL)
-SHOWN = ("high_quality", "recovered", "kl")
+SHOWN = {"high_quality": ".2f", "recovered": ".2f", "kl": ".2f", STEPS_TO_HALF: ",.0f"}
 
 
 def main() -> None:
@@ -41,17 +42,18 @@ def _read(name: str) -> Any:
 def _table() -> str:
     """Means with intervals; better and worse are marked against the full batch."""
     lines = [
-        "| modes | arm | high-quality samples | recovered modes | KL of mode shares |",
-        "|---|---|---|---|---|",
+        "| modes | arm | high-quality samples | recovered modes | KL of mode shares | "
+        "steps to half |",
+        "|---|---|---|---|---|---|",
     ]
     for training in _read("mixture/summary.json")["trainings"]:
         for arm in training["settings"]["arms"]:
             rows = {r["measure"]: r for r in training["rows"] if r["arm"] == arm["name"]}
             cells = [str(training["settings"]["modes"]), LABELS[arm["name"]]]
-            for measure in SHOWN:
+            for measure, form in SHOWN.items():
                 row = rows[measure]
                 low, high = row["interval"]
-                text = f"{row['mean']:.2f} [{low:.2f}, {high:.2f}]"
+                text = f"{row['mean']:{form}} [{low:{form}}, {high:{form}}]"
                 verdict = row.get("difference", {}).get("verdict", "not decided")
                 cells.append(text if verdict == "not decided" else f"{text} **{verdict}**")
             lines.append(f"| {' | '.join(cells)} |")

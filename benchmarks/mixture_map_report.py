@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from topk_plugin.files import atomic_write
-from topk_plugin.mixture.summary import summarise
+from topk_plugin.mixture.summary import STEPS_TO_HALF, summarise
 
 COMMAND = "python -m benchmarks.mixture_map --runs runs/mixture-map"
 TITLES = {
@@ -20,6 +20,7 @@ TITLES = {
     "recovered": "fraction of recovered modes",
     "recovered_strictly": "fraction of strictly recovered modes",
     "kl": "KL of the modes' shares from equal ones, nats (lower is better)",
+    STEPS_TO_HALF: "steps until half of the samples are of high quality (all steps if never)",
 }
 
 
@@ -112,7 +113,9 @@ def _text(content: dict[str, Any]) -> str:
         ]
         for name, group in groups.items():
             rows = _rows(group, measure)
-            cells = [f"{rows[0]['mean']:.2f}"] + [_cell(row["difference"]) for row in rows[1:]]
+            form = ",.0f" if measure == STEPS_TO_HALF else ".2f"
+            cells = [format(rows[0]["mean"], form)]
+            cells += [_cell(row["difference"], "+" + form) for row in rows[1:]]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "## Is the curve still moving?", ""]
     lines += [
@@ -127,9 +130,9 @@ def _text(content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(difference: dict[str, Any]) -> str:
-    text = f"{difference['mean']:+.2f}"
+def _cell(difference: dict[str, Any], form: str) -> str:
+    text = format(difference["mean"], form)
     if difference["interval"] is not None:
         low, high = difference["interval"]
-        text += f" [{low:+.2f}, {high:+.2f}]"
+        text += f" [{low:{form}}, {high:{form}}]"
     return text if difference["verdict"] == "not decided" else f"**{text}**"

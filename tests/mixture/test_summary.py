@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from topk_plugin.mixture.measures import MEASURES
-from topk_plugin.mixture.summary import compare, interval, late, summarise
+from topk_plugin.mixture.summary import compare, interval, late, steps_to_half, summarise
 
 SEEDS = st.lists(st.floats(0, 1, width=32), min_size=3, max_size=8, unique=True)
 
@@ -91,6 +91,17 @@ def test_paired_tests_are_scipys_and_holm_corrects_for_the_number_of_arms() -> N
     holm[2] = max(holm[1], largest)
     found = sorted(row["difference"]["holm"] for row in rows[1:])
     assert found == pytest.approx([min(1.0, p) for p in holm])
+
+
+def test_steps_to_half_need_half_of_the_modes_too_and_are_all_steps_if_never() -> None:
+    result = result_of([[0.0, 0.0], [0.0, 0.0]])
+    result["steps"] = [0, 10, 20, 30]
+    # on one mode at first; then spread, and at last good: after 20 steps
+    result["series"] = {
+        "high_quality": [[[1.0, 1.0]] * 2, [[0.1, 0.1]] * 2, [[0.6, 0.4]] * 2, [[0.7, 0.4]] * 2],
+        "recovered": [[[0.1, 0.1]] * 2, [[0.9, 0.9]] * 2, [[0.9, 0.9]] * 2, [[0.9, 0.9]] * 2],
+    }
+    assert steps_to_half(result).tolist() == [[20.0, 30.0]] * 2
 
 
 def test_the_drift_says_whether_a_curve_still_moves() -> None:

@@ -16,7 +16,7 @@ from topk_plugin.mixture.claims import claims
 from topk_plugin.mixture.measures import MEASURES
 from topk_plugin.mixture.report_text import report_text
 from topk_plugin.mixture.style import save
-from topk_plugin.mixture.summary import summarise
+from topk_plugin.mixture.summary import STEPS_TO_HALF, summarise
 from topk_plugin.mixture.training import SNAPSHOT_FILE
 from topk_plugin.version import __version__
 
@@ -67,7 +67,7 @@ def write_report(results: list[tuple[Path, dict[str, Any]]], folder: Path, comma
     with atomic_write(folder / SUMMARY_FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     with atomic_write(folder / REPORT_FILE) as temporary:
-        temporary.write_text(report_text(content, MEASURES), encoding="utf-8")
+        temporary.write_text(report_text(content, (*MEASURES, STEPS_TO_HALF)), encoding="utf-8")
 
 
 def _processor() -> str:

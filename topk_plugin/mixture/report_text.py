@@ -4,6 +4,7 @@ from typing import Any
 
 from topk_plugin.mixture.settings import Settings
 from topk_plugin.mixture.style import LABELS, TITLES
+from topk_plugin.mixture.summary import STEPS_TO_HALF
 from topk_plugin.mixture.target import HIGH_QUALITY_STD
 
 CLAIMS = {
@@ -91,9 +92,9 @@ def _sentences(trainings: list[dict[str, Any]]) -> list[str]:
             difference = row["difference"]
             said.append(
                 f"- {training['settings']['modes']} modes: {LABELS[row['arm']]} gives "
-                f"{row['mean']:.2f} high-quality samples, {difference['mean']:+.2f} against "
-                f"{LABELS[baseline]}{_bracket(difference['interval'], signed=True)}: "
-                f"**{difference['verdict']}**."
+                f"{row['mean']:.2f} high-quality samples, "
+                f"{_number(difference['mean'], difference['interval'], '+.2f')} against "
+                f"{LABELS[baseline]}: **{difference['verdict']}**."
             )
     if said:
         said += [
@@ -108,6 +109,7 @@ def _table(trainings: list[dict[str, Any]], measure: str) -> list[str]:
     lines = [
         f"### {TITLES[measure][0].upper()}{TITLES[measure][1:]}",
         "",
+        *_explained(measure),
         "| modes | arm | mean [95 %] | difference to the first arm [95 %] | paired t, Holm | "
         "Wilcoxon | verdict |",
         "|---|---|---|---|---|---|---|",
@@ -117,15 +119,26 @@ def _table(trainings: list[dict[str, Any]], measure: str) -> list[str]:
             if row["measure"] != measure:
                 continue
             cells = [str(training["settings"]["modes"]), LABELS[row["arm"]]]
-            cells.append(f"{row['mean']:.3f}{_bracket(row['interval'])}")
+            form = ",.0f" if measure == STEPS_TO_HALF else ".3f"
+            cells.append(_number(row["mean"], row["interval"], form))
             if "difference" in row:
                 d = row["difference"]
-                cells.append(f"{d['mean']:+.3f}{_bracket(d['interval'], signed=True)}")
+                cells.append(_number(d["mean"], d["interval"], "+" + form))
                 cells += [_p(d["holm"]), _p(d["wilcoxon"]), d["verdict"]]
             else:
                 cells += ["", "", "", ""]
             lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _explained(measure: str) -> list[str]:
+    if measure != STEPS_TO_HALF:
+        return []
+    return [
+        "And half of the modes recovered, at an evaluation; all steps of the training for a seed "
+        "that never got there.",
+        "",
+    ]
 
 
 def _drift(trainings: list[dict[str, Any]]) -> list[str]:
@@ -140,7 +153,7 @@ def _drift(trainings: list[dict[str, Any]]) -> list[str]:
             if row["measure"] == "high_quality":
                 lines.append(
                     f"| {training['settings']['modes']} | {LABELS[row['arm']]} | "
-                    f"{row['drift']:+.3f}{_bracket(row['drift_interval'], signed=True)} |"
+                    f"{_number(row['drift'], row['drift_interval'], '+.3f')} |"
                 )
     return lines
 
@@ -165,24 +178,23 @@ def _oracle(trainings: list[dict[str, Any]]) -> list[str]:
             "|---|---|---|---|---|---|",
         ]
         for c in training["claims"]:
-            estimate = "-" if c["estimate"] is None else f"{c['estimate']:+.3f}"
+            estimate = (
+                "-" if c["estimate"] is None else _number(c["estimate"], c["interval"], "+.3f")
+            )
             lines.append(
                 f"| {LABELS[c['arm']]} | {KINDS[c['kind']]} | {CLAIMS[c['claim']]} | "
-                f"{c['expected']} | {estimate}{_bracket(c['interval'], signed=True)} | "
+                f"{c['expected']} | {estimate} | "
                 f"{c['verdict']} |"
             )
         lines += ["", f"![Cosines](cosines-{modes}.png)", "", f"![Field](field-{modes}.png)", ""]
     return lines
 
 
-def _bracket(interval: list[float] | None, signed: bool = False) -> str:
+def _number(value: float, interval: list[float] | None, form: str) -> str:
+    """A number and its interval, each in the format ``form``."""
     if interval is None:
-        return ""
-    return (
-        f" [{interval[0]:+.3f}, {interval[1]:+.3f}]"
-        if signed
-        else (f" [{interval[0]:.3f}, {interval[1]:.3f}]")
-    )
+        return format(value, form)
+    return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def _p(value: float | None) -> str:

@@ -15,6 +15,7 @@ TITLES = {
     "recovered": "recovered modes",
     "recovered_strictly": "strictly recovered modes",
     "kl": "KL of mode shares (nats)",
+    "steps_to_half": "steps until half of the samples are of high quality",
 }
 
 

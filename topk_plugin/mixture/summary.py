@@ -9,7 +9,8 @@ from scipy import stats
 from topk_plugin.mixture.measures import MEASURES
 from topk_plugin.mixture.training import LAST_PART
 
-LOWER_IS_BETTER = ("kl",)
+STEPS_TO_HALF = "steps_to_half"
+LOWER_IS_BETTER = ("kl", STEPS_TO_HALF)
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 
@@ -36,6 +37,19 @@ def late(result: dict[str, Any], measure: str, part: int = 0) -> Values:
     return values
 
 
+def steps_to_half(result: dict[str, Any]) -> Values:
+    """[arm, seed]: steps until half of the samples are of high quality and half of the modes found.
+
+    Judged at the evaluations; the number of all steps where that never happens, so that a
+    difference to an arm that got there is a lower bound.
+    """
+    half = np.array(result["series"]["high_quality"]) >= 0.5
+    half &= np.array(result["series"]["recovered"]) >= 0.5  # not all on the central mode
+    steps = np.array(result["steps"], dtype=np.float64)
+    values: Values = np.where(half.any(0), steps[half.argmax(0)], steps[-1])
+    return values
+
+
 def interval(values: Values) -> list[float] | None:
     """[low, high]: 95 % bootstrap interval of the mean over seeds; None for fewer than 2 seeds."""
     if len(values) < 2:
@@ -51,18 +65,19 @@ def interval(values: Values) -> list[float] | None:
 
 
 def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """A dict for each measure and arm, in that order of nesting.
+    """A dict for each of ``MEASURES`` and ``STEPS_TO_HALF``, and each arm.
 
-    ``measure``; ``arm``; ``values``: late mean of each seed; ``mean``; ``interval``, see
-    :func:`interval`; ``drift``: mean over seeds of the last fifth minus the fifth before it, with
-    ``drift_interval``: whether the curve is still moving; and for all but the first arm
-    ``difference``: :func:`compare` with the first arm.
+    ``measure``; ``arm``; ``values``: late mean of each seed, see :func:`late`, or its
+    :func:`steps_to_half`; ``mean``; ``interval``, see :func:`interval`; for all but the first arm
+    ``difference``: :func:`compare` with the first arm; for ``MEASURES`` ``drift``: mean over seeds
+    of the last fifth minus the fifth before it, with ``drift_interval``: whether the curve is still
+    moving.
     """
     names = [arm["name"] for arm in result["settings"]["arms"]]
     rows = []
-    for measure in MEASURES:
-        values = late(result, measure)
-        drift = values - late(result, measure, part=1)
+    for measure in (*MEASURES, STEPS_TO_HALF):
+        curve = measure in MEASURES
+        values = late(result, measure) if curve else steps_to_half(result)
         comparisons = compare(values[1:], values[0], measure)
         for a, name in enumerate(names):
             row: dict[str, Any] = {
@@ -71,9 +86,10 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
                 "values": values[a].tolist(),
                 "mean": float(values[a].mean()),
                 "interval": interval(values[a]),
-                "drift": float(drift[a].mean()),
-                "drift_interval": interval(drift[a]),
             }
+            if curve:
+                drift = values[a] - late(result, measure, part=1)[a]
+                row |= {"drift": float(drift.mean()), "drift_interval": interval(drift)}
             if a > 0:
                 row["difference"] = comparisons[a - 1]
             rows.append(row)

@@ -58,10 +58,10 @@ def _rows(group: dict[str, Any], measure: str) -> list[dict[str, Any]]:
 
 
 def _picture(groups: dict[str, Any]) -> Figure:
-    """Differences to the baseline in colour; what is not decided is in brackets."""
+    """Differences to the baseline in colour; round brackets: not decided; square: full batch."""
     arms = [row["arm"] for row in _rows(next(iter(groups.values())), "high_quality")][1:]
-    figure = Figure(figsize=(13, 1.8 + 0.36 * len(groups)), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(14, 2.4 + 0.36 * len(groups)), layout="constrained")
+    axes = figure.subplots(1, 2)
     for ax, measure in zip(axes, ("high_quality", "recovered"), strict=True):
         rows = [_rows(group, measure)[1:] for group in groups.values()]
         values = np.array([[row["difference"]["mean"] for row in line] for line in rows])
@@ -76,9 +76,8 @@ def _picture(groups: dict[str, Any]) -> Figure:
                         color="white" if dark else "black")  # fmt: skip
         ax.set_xticks(range(len(arms)), arms, rotation=40, ha="right", fontsize=8)
         labels = [f"{n}   [{_rows(g, measure)[0]['mean']:.2f}]" for n, g in groups.items()]
-        ax.set_yticks(range(len(groups)), labels if measure == "high_quality" else [], fontsize=8)
+        ax.set_yticks(range(len(groups)), labels, fontsize=8)
         ax.set_title(f"{TITLES[measure]}: top-k minus full batch", fontsize=10)
-    axes[0].set_ylabel("setting   [full batch's value, left]", fontsize=8)
     return figure
 
 

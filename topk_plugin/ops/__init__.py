@@ -1,0 +1,1 @@
+"""Operations of BigGAN networks, each with a plain reference beside it."""

@@ -60,8 +60,9 @@ def test_discriminator_returns_what_its_conditioning_has(conditioning, keys):
 
 
 def test_projection_depends_on_the_label_by_the_embedding_only():
-    discriminator = build_discriminator(replace(MODEL, d_cond_mtd="PD"), DataConfig()).eval()
-    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    discriminator = build_discriminator(replace(MODEL, d_cond_mtd="PD"), DataConfig())
+    discriminator.double().eval()  # fresh u, v make large scores
+    images = torch.rand(4, 3, 32, 32, dtype=torch.float64) * 2 - 1
     first, second = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 6])
     a, b = discriminator(images, first), discriminator(images, second)
     difference = ((discriminator.embedding(first) - discriminator.embedding(second)) * a["h"]).sum(

@@ -31,7 +31,7 @@ class FirstBlock(nn.Module):
         super().__init__()
         self.conv2d0 = layers.conv2d(in_channels, out_channels, 1)
         self.conv2d1 = layers.conv2d(in_channels, out_channels, 3)
-        self.conv2d2 = layers.conv2d(out_channels, out_channels, 3)
+        self.conv2d2 = layers.conv2d_avg_pool(out_channels, out_channels)
         # Batch normalisation only where spectral normalisation is off, as in StudioGAN.
         self.bn0 = nn.Identity() if layers.spectral else batch_norm(in_channels)
         self.bn1 = nn.Identity() if layers.spectral else batch_norm(out_channels)
@@ -40,7 +40,7 @@ class FirstBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` [N, in, H, W] to [N, out, H/2, W/2]."""
         h = self.conv2d2(self.activation(self.bn1(self.conv2d1(x))))
-        return F.avg_pool2d(h, 2) + self.conv2d0(self.bn0(F.avg_pool2d(x, 2)))
+        return h + self.conv2d0(self.bn0(F.avg_pool2d(x, 2)))
 
 
 class DiscriminatorBlock(nn.Module):
@@ -66,7 +66,11 @@ class DiscriminatorBlock(nn.Module):
             self.conv2d0 = layers.conv2d(in_channels, out_channels, 1)
             self.bn0 = nn.Identity() if layers.spectral else batch_norm(in_channels)
         self.conv2d1 = layers.conv2d(in_channels, out_channels, 3)
-        self.conv2d2 = layers.conv2d(out_channels, out_channels, 3)
+        self.conv2d2 = (
+            layers.conv2d_avg_pool(out_channels, out_channels)
+            if halve
+            else layers.conv2d(out_channels, out_channels, 3)
+        )
         self.bn1 = nn.Identity() if layers.spectral else batch_norm(in_channels)
         self.bn2 = nn.Identity() if layers.spectral else batch_norm(out_channels)
 
@@ -79,7 +83,7 @@ class DiscriminatorBlock(nn.Module):
             skip = self.bn0(skip)
             # A 1x1 convolution commutes with pooling and costs a quarter after it.
             skip = self.conv2d0(F.avg_pool2d(skip, 2) if self.halve else skip)
-        return (F.avg_pool2d(h, 2) if self.halve else h) + skip
+        return h + skip
 
 
 class Discriminator(nn.Module):

@@ -3,6 +3,7 @@
 from topk_plugin.engine.config import DataConfig, ModelConfig
 from topk_plugin.engine.networks.big_resnet_discriminator import Discriminator
 from topk_plugin.engine.networks.big_resnet_generator import Generator
+from topk_plugin.ops.spectral_norm import BatchedSpectralNorm
 
 
 def build_generator(model: ModelConfig, data: DataConfig) -> Generator:
@@ -14,7 +15,7 @@ def build_generator(model: ModelConfig, data: DataConfig) -> Generator:
     conditional = model.g_cond_mtd != "W/O"
     if conditional and model.g_shared_dim is None:
         raise ValueError("g_shared_dim is None; a conditional generator needs its length")
-    return Generator(
+    generator = Generator(
         z_dim=model.z_dim,
         img_size=data.img_size,
         num_classes=data.num_classes,
@@ -25,6 +26,9 @@ def build_generator(model: ModelConfig, data: DataConfig) -> Generator:
         activation_name=model.g_act_fn,
         init=model.g_init,
     )
+    if model.apply_g_sn:
+        BatchedSpectralNorm(generator)
+    return generator
 
 
 def build_discriminator(model: ModelConfig, data: DataConfig) -> Discriminator:
@@ -33,7 +37,7 @@ def build_discriminator(model: ModelConfig, data: DataConfig) -> Discriminator:
     Raises:
         ValueError: a value outside of what the discriminator allows.
     """
-    return Discriminator(
+    discriminator = Discriminator(
         img_size=data.img_size,
         num_classes=data.num_classes,
         conv_dim=model.d_conv_dim,
@@ -45,3 +49,6 @@ def build_discriminator(model: ModelConfig, data: DataConfig) -> Discriminator:
         activation_name=model.d_act_fn,
         init=model.d_init,
     )
+    if model.apply_d_sn:
+        BatchedSpectralNorm(discriminator)
+    return discriminator

@@ -7,6 +7,8 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils import spectral_norm
 
+from topk_plugin.ops.resampling_layers import Conv2dAvgPool, UpsampleConv2d
+
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
 SPECTRAL_NORM_EPS = 1e-6
@@ -51,6 +53,14 @@ class Layers:
         return self._normalised(
             nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         )
+
+    def upsample_conv2d(self, in_channels: int, out_channels: int) -> UpsampleConv2d:
+        """A 3x3 convolution of the image up-sampled by 2."""
+        return self._normalised(UpsampleConv2d(in_channels, out_channels, 3, padding=1))
+
+    def conv2d_avg_pool(self, in_channels: int, out_channels: int) -> Conv2dAvgPool:
+        """A 3x3 convolution whose result is averaged over squares of 2x2."""
+        return self._normalised(Conv2dAvgPool(in_channels, out_channels, 3, padding=1))
 
     def linear(self, in_features: int, out_features: int, *, bias: bool = True) -> nn.Linear:
         """A fully connected layer."""

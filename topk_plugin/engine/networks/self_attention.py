@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topk_plugin.engine.networks.layers import Layers
+from topk_plugin.ops.attention import self_attention_2d
 
 
 class SelfAttention(nn.Module):
@@ -33,6 +34,5 @@ class SelfAttention(nn.Module):
         queries = self.conv1x1_theta(x).flatten(2)
         keys = F.max_pool2d(self.conv1x1_phi(x), 2).flatten(2)
         values = F.max_pool2d(self.conv1x1_g(x), 2).flatten(2)
-        attention = torch.softmax(torch.bmm(queries.transpose(1, 2), keys), dim=-1)
-        mixed = torch.bmm(values, attention.transpose(1, 2)).unflatten(2, x.shape[2:])
+        mixed = self_attention_2d(queries, keys, values).unflatten(2, x.shape[2:])
         return x + self.sigma * self.conv1x1_attn(mixed)

@@ -3,40 +3,58 @@
     python -m benchmarks.engine_speed --studiogan CHECKOUT --data data/cifar10_jpeg_train.zip
 
 An iteration is what OPTIMIZATION says: data, discriminator updates, a generator update, moving
-average, optimisers. Both trainers live in one process and take turns, on the same threads, with the
-same weights and images; a round gives each one iteration, in changing order, and one ratio. The
-limit is the number of floating-point operations of our iteration (counted by torch) over the
-fastest matrix product measured here in the same precision. StudioGAN runs through the adapter,
-which it needs on a CPU and with today's libraries.
+average, optimisers. Every trainer has a process of its own and they take turns, on the same
+threads, from the same weights; a round gives each one iteration, in changing order, and one ratio.
+First some iterations are made with the same images and latents, to compare the losses. The limit is
+the number of floating-point operations of our iteration (counted by torch, after the algebra) over
+the fastest matrix product measured here in the same precision. StudioGAN runs through the adapter,
+which it needs on a CPU and with today's libraries; its mixed precision (-mpc) is CUDA's and does
+nothing on a CPU, so there bf16 is compared with its fp32.
 """
 
 import argparse
+import itertools
 import json
-import logging
+import multiprocessing
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from scipy.stats import bootstrap
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.studiogan_process import Tree, make_worker, start_adapted
-from topk_plugin.engine.config import load_config
-from topk_plugin.engine.data.open import open_images
-from topk_plugin.engine.trainer import Trainer
+from benchmarks.engine_sides import Side, serve
 from topk_plugin.files import atomic_write
 from topk_plugin.studiogan.checkout import source_folder
 
 MODELS = ("BigGAN", "ContraGAN")
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "CIFAR10"
 WARM_UP = 2
+STUDIOGAN = "StudioGAN fp32"
+
+
+class Process:
+    """A trainer in a process of its own."""
+
+    def __init__(self, side: Side, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(side, folder, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the trainer."""
+        self._connection.send((name, arguments))
+        return self._connection.recv()
+
+    def end(self) -> None:
+        self._connection.send(None)
+        self._process.join()
 
 
 def main() -> None:
@@ -46,114 +64,108 @@ def main() -> None:
     parser.add_argument("--save", type=Path, default=Path("benchmarks/results/engine-speed"))
     parser.add_argument("--channels", type=int, nargs="+", default=[32, 96])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--replayed", type=int, default=10, help="iterations to compare losses of")
+    parser.add_argument("--compile", action="store_true", help="compiled networks as well")
     options = parser.parse_args()
-    if options.studiogan is not None:
-        start_adapted(source_folder(options.studiogan))
-    rows = []
-    for channels in options.channels:
-        for model in options.models:
-            for precision in options.precisions:
-                row = _compare(model, channels, precision, options)
-                rows.append(row)
-                print(json.dumps({**row, "seconds": None}), flush=True)
-    result = {
-        "command": "python -m benchmarks.engine_speed --studiogan CHECKOUT --data "
-        "data/cifar10_jpeg_train.zip",
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
-        "rows": rows,
+    file = options.save / "results.json"
+    # a case that was measured before stays, so that a long benchmark can be made in parts
+    rows = {
+        (row["model"], row["channels"]): row
+        for row in (json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else [])
     }
-    with atomic_write(options.save / "results.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    with atomic_write(options.save / "README.md") as temporary:
-        temporary.write_text(_table(result), encoding="utf-8")
+    for channels, model in itertools.product(options.channels, options.models):
+        rows[model, channels] = _measure(model, channels, options)
+        result = {
+            "command": "python -m benchmarks.engine_speed --studiogan CHECKOUT --data "
+            "data/cifar10_jpeg_train.zip" + " --compile" * options.compile,
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
+            "rows": [rows[key] for key in sorted(rows, key=lambda k: (k[1], k[0]))],
+        }
+        with atomic_write(file) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        with atomic_write(options.save / "README.md") as temporary:
+            temporary.write_text(report(result), encoding="utf-8")
+        print(table([rows[model, channels]]), flush=True)
 
 
-def _compare(
-    model: str, channels: int, precision: str, options: argparse.Namespace
-) -> dict[str, Any]:
-    """Interleaved iterations of both trainers; seconds of each, by trainer."""
-    file = CONFIGS / f"{model}-TopK.yaml"
-    widths = [f"MODEL.g_conv_dim={channels}", f"MODEL.d_conv_dim={channels}"]
-    config = load_config(file, widths)
-    images = open_images(config.DATA.name, path=options.data, img_size=32, split="train")
-    ours = Trainer(config, images, seed=0, device=torch.device("cpu"), precision=precision)
-    iterations: dict[str, Callable[[], None]] = {"ours": lambda: _do(ours.step)}
-    with tempfile.TemporaryDirectory() as folder:
-        if options.studiogan is not None:
-            worker = _studiogan(file, channels, precision, Path(folder))
-            worker.Gen.load_state_dict(ours.generator.state_dict())
-            worker.Dis.load_state_dict(ours.discriminator.state_dict())
-            iterations["StudioGAN"] = lambda: _iteration(worker)
-        seconds = _interleaved(iterations, options.rounds)
-    with FlopCounterMode(display=False) as counter:
-        ours.step()
-    rate = _matmul_rate(torch.bfloat16 if precision == "bf16" else torch.float32)
-    row: dict[str, Any] = {
-        "model": model,
+def _measure(model: str, channels: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One config: losses, times, memory of every trainer."""
+    common = {
+        "config": CONFIGS / f"{model}-TopK.yaml",
         "channels": channels,
-        "precision": precision,
-        "batch": config.OPTIMIZATION.batch_size,
-        "d_updates_per_step": config.OPTIMIZATION.d_updates_per_step,
-        "operations": counter.get_total_flops(),
-        "matmul_gigaflops": rate / 1e9,
-        "seconds": seconds,
-        "median": {name: float(np.median(times)) for name, times in seconds.items()},
+        "data": options.data.resolve(),
+        "threads": torch.get_num_threads(),
     }
-    row["share_of_limit"] = row["operations"] / rate / row["median"]["ours"]
-    row["images_per_second"] = ours.images_per_step / row["median"]["ours"]
-    if "StudioGAN" in seconds:
-        ratios = np.array(seconds["StudioGAN"]) / np.array(seconds["ours"])
-        found = bootstrap(
-            (ratios,), np.median, method="percentile", random_state=np.random.default_rng(0)
-        ).confidence_interval
-        row["ratio"] = float(np.median(ratios))
-        row["interval"] = [float(found.low), float(found.high)]
+    sides = {}
+    if options.studiogan is not None:
+        checkout = source_folder(options.studiogan.resolve())
+        sides[STUDIOGAN] = Side(checkout, "fp32", False, **common)
+    for precision, compiled in itertools.product(("fp32", "bf16"), (False, True)):
+        if options.compile or not compiled:
+            name = f"{precision}{', compiled' if compiled else ''}"
+            sides[name] = Side(None, precision, compiled, **common)
+    with tempfile.TemporaryDirectory() as folder:
+        processes = {name: Process(side, Path(folder)) for name, side in sides.items()}
+        weights = Path(folder) / "weights.pt"
+        processes["fp32"].ask("save", weights)
+        for process in processes.values():
+            process.ask("load", weights)
+        losses = {name: p.ask("replay", options.replayed) for name, p in processes.items()}
+        seconds = _interleaved(processes, options.rounds)
+        memory = {name: process.ask("memory") for name, process in processes.items()}
+        ours = processes["fp32"]
+        row: dict[str, Any] = {
+            "model": model,
+            "channels": channels,
+            "threads": common["threads"],
+            "images_per_step": ours.ask("images_per_step"),
+            "operations": {p: processes[p].ask("operations") for p in ("fp32", "bf16")},
+            "profile": {p: processes[p].ask("profile") for p in ("fp32", "bf16")},
+            "losses": losses,
+            "seconds": seconds,
+            "memory": memory,
+        }
+        for process in processes.values():
+            process.end()
+    row["matmul_rate"] = {p: _matmul_rate(p) for p in ("fp32", "bf16")}
+    row["median"] = {name: float(np.median(times)) for name, times in seconds.items()}
+    if STUDIOGAN in seconds:
+        row["ratio"] = {name: _ratio(seconds[STUDIOGAN], seconds[name]) for name in seconds}
     return row
 
 
-def _studiogan(file: Path, channels: int, precision: str, folder: Path) -> Any:
-    """StudioGAN's worker on the same config; its mixed precision is its flag -mpc."""
-    tree: Tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    tree["DATA"]["name"] = "MY_DATASET"  # the name CIFAR10 would download
-    tree["MODEL"] |= {"g_conv_dim": channels, "d_conv_dim": channels}
-    worker = make_worker(tree, folder, mixed_precision=precision == "bf16")
-    worker.logger = logging.getLogger("studiogan")
-    return worker
-
-
-def _iteration(worker: Any) -> None:
-    worker.train_discriminator(current_step=0)
-    worker.train_generator(current_step=0)
-
-
-def _do(step: Callable[[], Any]) -> None:
-    step()
-
-
-def _interleaved(iterations: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    for run in iterations.values():
+def _interleaved(processes: dict[str, Process], rounds: int) -> dict[str, list[float]]:
+    for process in processes.values():
         for _ in range(WARM_UP):
-            run()
-    seconds: dict[str, list[float]] = {name: [] for name in iterations}
+            process.ask("step")
+    seconds: dict[str, list[float]] = {name: [] for name in processes}
     for number in range(rounds):
-        names = list(iterations)
+        names = list(processes)
         for name in names if number % 2 == 0 else reversed(names):
-            started = time.perf_counter()
-            iterations[name]()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(processes[name].ask("step"))
     return seconds
 
 
-def _matmul_rate(dtype: torch.dtype) -> float:
+def _ratio(theirs: list[float], ours: list[float]) -> list[float]:
+    """Median over the rounds, and its bootstrap 95 % interval."""
+    ratios = np.array(theirs) / np.array(ours)
+    if len(ratios) < 2 or np.ptp(ratios) == 0:
+        return [float(np.median(ratios))] * 3
+    found = bootstrap(
+        (ratios,), np.median, method="percentile", random_state=np.random.default_rng(0)
+    ).confidence_interval
+    return [float(np.median(ratios)), float(found.low), float(found.high)]
+
+
+def _matmul_rate(precision: str) -> float:
     """Operations a second of the fastest matrix product found here."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     best = 0.0
     for size in (1024, 2048):
         a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-        for _ in range(6):
+        for _ in range(8):
             started = time.perf_counter()
             for _ in range(2):
                 a @ b
@@ -161,29 +173,77 @@ def _matmul_rate(dtype: torch.dtype) -> float:
     return best
 
 
-def _table(result: dict[str, Any]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
+    """Times of every trainer, as Markdown."""
     lines = [
-        "# Training iterations, StudioGAN's trainer against the built-in one",
-        "",
-        f"`{result['command']}`: {result['threads']} threads, {result['hardware']}, python "
-        f"{result['versions']['python']}, torch {result['versions']['torch']}. An iteration: data, "
-        "discriminator updates, a generator update, moving average, optimisers.",
-        "",
-        "| config | channels | precision | StudioGAN, s | ours, s | StudioGAN / ours [95 %] | "
-        "images/s | share of the machine's limit |",
+        "| config | channels | trainer | s an iteration | images/s | StudioGAN / this [95 %] | "
+        "of the machine's limit | memory, MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in result["rows"]:
-        ratio = "-"
-        if "ratio" in row:
-            ratio = f"{row['ratio']:.2f} [{row['interval'][0]:.2f}, {row['interval'][1]:.2f}]"
-        theirs = row["median"].get("StudioGAN")
-        lines.append(
-            f"| {row['model']} | {row['channels']} | {row['precision']} | "
-            f"{'-' if theirs is None else f'{theirs:.2f}'} | {row['median']['ours']:.2f} | {ratio} "
-            f"| {row['images_per_second']:.0f} | {row['share_of_limit']:.0%} |"
-        )
+    for row in rows:
+        for name, median in row["median"].items():
+            ratio = "-"
+            if name != STUDIOGAN and "ratio" in row:
+                middle, low, high = row["ratio"][name]
+                ratio = f"**{middle:.2f}** [{low:.2f}, {high:.2f}]"
+            share = "-"
+            if name != STUDIOGAN:
+                precision = name.split(",")[0]
+                rate = row["matmul_rate"][precision]
+                share = f"{row['operations'][precision] / rate / median:.0%}"
+            lines.append(
+                f"| {row['model']} | {row['channels']} | "
+                f"{name if name == STUDIOGAN else f'built in, {name}'} | {median:.2f} | "
+                f"{row['images_per_step'] / median:.0f} | {ratio} | {share} | "
+                f"{row['memory'][name] / 2**20:.0f} |"
+            )
     return "\n".join(lines) + "\n"
+
+
+def report(result: dict[str, Any]) -> str:
+    """The page of the results."""
+    parts = [
+        "# Training iterations, StudioGAN's trainer against the built-in one",
+        "",
+        f"`{result['command']}`: {result['hardware']}, "
+        f"{' and '.join(sorted({str(r['threads']) for r in result['rows']}))} threads, python "
+        f"{result['versions']['python']}, torch {result['versions']['torch']}. An iteration: data, "
+        "discriminator updates, a generator update, moving average, optimisers. StudioGAN's mixed "
+        "precision does nothing on a CPU, so its fp32 is what bf16 is compared with. Memory: what "
+        "training adds to the peak of the process.",
+        "",
+        table(result["rows"]),
+        "## Losses of the first iterations",
+        "",
+        "Same weights, images and latents; largest difference from StudioGAN, relative to the loss "
+        "or to 1 if that is larger.",
+        "",
+        "| config | channels | iterations | trainer | discriminator | generator |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        if STUDIOGAN not in row["losses"]:
+            continue
+        theirs = np.array(row["losses"][STUDIOGAN])
+        for name, found in row["losses"].items():
+            if name == STUDIOGAN or not len(theirs):
+                continue
+            off = np.abs(np.array(found) - theirs) / np.maximum(1, np.abs(theirs))
+            largest = off.max(0)
+            parts.append(
+                f"| {row['model']} | {row['channels']} | {len(theirs)} | built in, {name} | "
+                f"{largest[0]:.1e} | {largest[1]:.1e} |"
+            )
+    parts += ["", "## What the time is made of", "", "Share of our iteration by torch's operation."]
+    for row in result["rows"]:
+        for precision, shares in row["profile"].items():
+            top = sorted(shares.items(), key=lambda item: -item[1])[:8]
+            parts += [
+                "",
+                f"{row['model']}, {row['channels']} channels, {precision}: "
+                + ", ".join(f"`{name}` {share:.0%}" for name, share in top),
+            ]
+    return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

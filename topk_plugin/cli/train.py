@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_argument(parser)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default=None)
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="put the networks through torch.compile: faster steps after a minute of compiling",
+    )
+    parser.add_argument(
         "-ckpt",
         "--ckpt_dir",
         metavar="auto|DIR",
@@ -87,14 +92,20 @@ def run(options: argparse.Namespace) -> int:
             f"{os.environ['WORLD_SIZE']}; start it without torchrun, or train a StudioGAN "
             "checkout with -DDP"
         )
+    from topk_plugin.engine.allocator import keep_freed_memory
+    from topk_plugin.engine.compiling import why_compiling_fails
     from topk_plugin.engine.config import load_config
     from topk_plugin.engine.data.open import open_images
     from topk_plugin.engine.plan import describe_plan
     from topk_plugin.engine.trainer import Trainer
+    from topk_plugin.ops.dispatch import describe
 
     config = load_config(options.cfg_file, options.set)
     metrics = chosen_metrics(options.eval_metrics)
     device = chosen_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    ops = describe(device)
     checkpoint = _find_checkpoint(options)
     run_seed, precision = _settle(options, config, checkpoint)
     images = open_images(
@@ -104,8 +115,15 @@ def run(options: argparse.Namespace) -> int:
         num_classes=config.DATA.num_classes,
     )
     say(f"data: {images.name}, {images.source}")
+    compiled = options.compile and not options.dry_run
+    failure = why_compiling_fails(device) if compiled else None
+    if failure is not None:
+        compiled = False
+        say(f"note: torch.compile does not work here, so --compile is left out: {failure}")
     try:
-        trainer = Trainer(config, images, seed=run_seed, device=device, precision=precision)
+        trainer = Trainer(
+            config, images, seed=run_seed, device=device, precision=precision, compiled=compiled
+        )
     except ValueError as error:
         raise UserError(
             f"section MODEL of {options.cfg_file} describes networks that can't be built: {error}; "
@@ -118,8 +136,9 @@ def run(options: argparse.Namespace) -> int:
     say(
         f"model: {config.MODEL.backbone} {config.MODEL.g_cond_mtd}/{config.MODEL.d_cond_mtd}, "
         f"generator {counts[0]:.2f} M and discriminator {counts[1]:.2f} M parameters, "
-        f"{device.type}, {precision}, seed {run_seed}"
+        f"{device.type}, {precision}{', compiled' if compiled else ''}, seed {run_seed}"
     )
+    say(ops)
     for line in describe_plan(
         config, images=len(images), steps_per_epoch=trainer.stream.steps_per_epoch
     ):

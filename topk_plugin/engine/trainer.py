@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from topk_plugin import distributed
+from topk_plugin.engine.compiling import compile_forward
 from topk_plugin.engine.config import Config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.stream import BatchStream
@@ -45,6 +46,7 @@ class Trainer:
             random stream of its own.
         device: where to train.
         precision: "fp32", or "bf16" for autocast in bfloat16.
+        compiled: put both networks through torch.compile; the first steps then take a minute.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Trainer:
         seed: int,
         device: torch.device,
         precision: str = "fp32",
+        compiled: bool = False,
     ) -> None:
         self.config = config
         self.device = device
@@ -116,6 +119,9 @@ class Trainer:
                 seed=derive_seed(seed, "random policy"),
             )
             self.topk.attach(self.discriminator, score="adv_output", labels=1)
+        if compiled:
+            compile_forward(self.generator)
+            compile_forward(self.discriminator)
 
     # --- one step --------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ PRESETS = {
         seeds=5,
         moves=50,
         analyses=10,
-        settings={"width": 128, "steps": 20_000, "lr": 2e-4, "evaluations": 100},
+        settings={"width": 64, "steps": 60_000, "lr": 5e-4, "evaluations": 100},
     ),
 }
 

@@ -43,7 +43,10 @@ def detached_copy(network: _Network) -> _Network:
         for norm in _spectral_norms(module):
             weight = getattr(module, norm.name)
             replacements[id(weight)] = weight.detach().clone()
-    return copy.deepcopy(network, replacements)
+    copied = copy.deepcopy(network, replacements)
+    # A compiled forward pass is bound to the network it was made for.
+    copied.__dict__.pop("forward", None)
+    return copied
 
 
 def _spectral_norms(module: nn.Module) -> list[SpectralNorm]:

@@ -5,15 +5,16 @@ replay (given images and latents, for the losses), step (for the time), and what
 needs.
 """
 
+import importlib
 import logging
 import resource
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -26,7 +27,9 @@ from topk_plugin.engine.allocator import keep_freed_memory
 from topk_plugin.engine.compiling import compile_forward
 from topk_plugin.engine.config import Config, load_config
 from topk_plugin.engine.data.open import open_images
+from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.trainer import Trainer
+from topk_plugin.studiogan.fixes import amp
 
 NOISE_SEED = 1
 
@@ -37,8 +40,10 @@ class Side:
 
     Args:
         checkout: StudioGAN's source folder; None for the built-in trainer.
-        precision: "fp32" or "bf16".
+        precision: "fp32" or "bf16" (for StudioGAN: its flag -mpc, with the adapter's fix ``amp``,
+            without which it is fp32 on a CPU).
         compiled: with torch.compile.
+        nudged: every weight is changed by its last bit or so: what rounding does to the losses.
         config: YAML file.
         channels: g_conv_dim and d_conv_dim.
         data: CIFAR-10 images.
@@ -48,6 +53,7 @@ class Side:
     checkout: Path | None
     precision: str
     compiled: bool
+    nudged: bool
     config: Path
     channels: int
     data: Path
@@ -158,7 +164,7 @@ class _Ours(_Timed):
                 return z
 
             stand_in = SimpleNamespace(labels=labels, latents=latents)
-            self._trainer.latents = stand_in  # type: ignore[assignment]
+            self._trainer.latents = cast(LatentSource, stand_in)
             with patch.object(own[0], "next_step", lambda given=given: given.real):
                 found = self._trainer.step()
             losses.append([found[f"loss/{name}"].item() for name in ("discriminator", "generator")])
@@ -191,6 +197,11 @@ class _StudioGAN(_Timed):
     def __init__(self, side: Side, folder: Path) -> None:
         assert side.checkout is not None
         start_adapted(side.checkout)
+        self._nudged = side.nudged
+        self._fix = ExitStack()
+        if side.precision == "bf16":
+            assert amp.FIX.around_worker is not None
+            self._fix.enter_context(amp.FIX.around_worker())
         self._config = side.load()
         tree: Tree = yaml.safe_load(side.config.read_text(encoding="utf-8"))
         tree["DATA"]["name"] = "MY_DATASET"  # the name CIFAR10 would download
@@ -204,11 +215,14 @@ class _StudioGAN(_Timed):
         networks: tuple[nn.Module, ...] = self._worker.Gen, self._worker.Dis
         for network, state in zip(networks, torch.load(file, weights_only=True), strict=True):
             network.load_state_dict(state)
+            if self._nudged:
+                with torch.no_grad():
+                    for weight in network.parameters():
+                        weight.mul_(1 + 1e-7 * torch.randn_like(weight))
 
     def replay(self, steps: int) -> list[list[float]]:
         """Discriminator's and generator's loss of steps with given images and latents."""
-        import utils.sample as sample  # type: ignore[import-not-found]
-
+        sample = importlib.import_module("utils.sample")
         losses = []
         for given in _given(self._config, steps):
             drawn = iter(given.latents)

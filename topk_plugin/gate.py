@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from topk_plugin.ops.gate_rows import check_weights, gate_rows
+
 Weights = Tensor | Callable[[], Tensor]
 
 
@@ -35,7 +37,7 @@ def gradient_gate(x: Tensor, weights: Weights) -> Tensor:
     if not x.is_floating_point():
         raise ValueError(f"gradient_gate acts on floating-point samples, not on {x.dtype}")
     if isinstance(weights, Tensor):
-        _check_shape(x, weights)
+        check_weights(x, weights)
     return _GradientGate.apply(x, weights)
 
 
@@ -59,16 +61,4 @@ class _GradientGate(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         weights = ctx.saved_tensors[0] if ctx.weights is None else ctx.weights()
-        _check_shape(gradient, weights)
-        weights = weights.reshape(weights.shape + (1,) * (gradient.dim() - weights.dim()))
-        # In the wider of the two dtypes: B/k rounded to bf16 would scale every gradient.
-        weighted = (gradient * weights).to(gradient.dtype)
-        return torch.where(weights == 0, 0.0, weighted), None
-
-
-def _check_shape(x: Tensor, weights: Tensor) -> None:
-    if x.shape[: weights.dim()] != weights.shape:
-        raise ValueError(
-            f"weights of shape {list(weights.shape)} do not fit samples of shape {list(x.shape)}: "
-            "one weight a sample is needed"
-        )
+        return gate_rows(gradient, weights), None

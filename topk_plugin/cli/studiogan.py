@@ -49,9 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start = add(
         "run",
         "run StudioGAN's main.py with the adapter, without touching the checkout",
-        usage="%(prog)s CHECKOUT [--no-fix NAME ...] [--cpu-processes N] -- STUDIOGAN_ARGUMENTS",
+        usage="%(prog)s CHECKOUT [--accelerate] [--no-fix NAME ...] [--cpu-processes N] "
+        "-- STUDIOGAN_ARGUMENTS",
     )
     _add_checkout(start)
+    start.add_argument(
+        "--accelerate",
+        action="store_true",
+        help="big_resnet networks compute the same with fewer operations",
+    )
     start.add_argument(
         "--no-fix",
         nargs="+",
@@ -159,6 +165,8 @@ def _unpatch(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     source_folder(options.checkout)
     environment = dict(os.environ)
+    if options.accelerate:
+        environment["TOPK_PLUGIN_ACCELERATE"] = "1"
     if options.no_fix:
         before = environment.get("TOPK_PLUGIN_NO_FIX", "")
         environment["TOPK_PLUGIN_NO_FIX"] = ",".join(filter(None, [before, *options.no_fix]))

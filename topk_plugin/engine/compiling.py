@@ -13,7 +13,7 @@ def compile_forward(network: nn.Module) -> None:
     power iterations of spectral normalisation, which change vectors that an earlier forward pass
     still needs for its gradient. Parameters and state_dict keep their names.
     """
-    network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
+    network.forward = torch.compile(network.forward)
 
 
 def why_compiling_fails(device: torch.device) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from topk_plugin import distributed
 from topk_plugin.errors import UserError
 from topk_plugin.monitor import RunLog
+from topk_plugin.studiogan import acceleration
 from topk_plugin.studiogan.drivers import GateDriver, SliceDriver
 from topk_plugin.studiogan.flags import TopKFlags
 from topk_plugin.studiogan.resume import STATE_KEY, Resumption
@@ -35,7 +36,8 @@ def adapted_worker(worker_class: Any, module: Any, resumption: Resumption) -> An
         resumption: what was loaded from a checkpoint.
 
     Raises:
-        UserError: the class lacks what the adapter builds on: another version of StudioGAN.
+        UserError: the class lacks what the adapter builds on: another version of StudioGAN; or
+            ``$TOPK_PLUGIN_ACCELERATE`` has an unknown value.
     """
     missing = [name for name in METHODS if not callable(getattr(worker_class, name, None))]
     if missing:
@@ -43,6 +45,8 @@ def adapted_worker(worker_class: Any, module: Any, resumption: Resumption) -> An
             f"{inspect.getsourcefile(worker_class)}: WORKER has no {', '.join(missing)}; the "
             "adapter is made for PyTorch-StudioGAN at commit 947b35e (topk-plugin studiogan clone)"
         )
+
+    accelerated = acceleration.is_wanted()
 
     class Worker(worker_class):
         _driver: GateDriver | SliceDriver | None = None
@@ -57,6 +61,8 @@ def adapted_worker(worker_class: Any, module: Any, resumption: Resumption) -> An
             if isinstance(module.wandb, WandbBridge) and trains and resumed is not None:
                 module.wandb.resume_step = resumed.step
             super().__init__(**kwargs)
+            if accelerated:
+                acceleration.accelerate_worker(self)
             flags = TopKFlags.of(self.cfgs)
             if flags is None or not trains:
                 return

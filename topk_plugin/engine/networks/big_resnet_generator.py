@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -43,10 +44,15 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Map ``x`` [N, in, H, W], ``condition`` [N, condition_dim] to [N, out, 2H, 2W]."""
-        h = self.conv2d1(self.activation(self.bn1(x, condition)))
-        h = self.activation(self.bn2(h, condition))
+        h = self.conv2d1(self._activated(self.bn1, x, condition))
+        h = self._activated(self.bn2, h, condition)
         # A 1x1 convolution commutes with nearest up-sampling and costs a quarter before it.
         return self.conv2d2(h) + F.interpolate(self.conv2d0(x), scale_factor=2.0)
+
+    def _activated(self, bn: ConditionalBatchNorm2d, x: Tensor, condition: Tensor) -> Tensor:
+        if isinstance(self.activation, nn.ReLU):
+            return cast(Tensor, bn(x, condition, relu=True))
+        return cast(Tensor, self.activation(bn(x, condition)))
 
 
 class Generator(nn.Module):

@@ -1,9 +1,9 @@
 """Batch normalisation whose gain and bias are predicted from a condition vector."""
 
-import torch
 from torch import Tensor, nn
 
 from topk_plugin.engine.networks.layers import Layers, batch_norm
+from topk_plugin.ops.batch_norm_modules import modulated
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -15,8 +15,10 @@ class ConditionalBatchNorm2d(nn.Module):
         self.gain = layers.linear(condition_dim, features, bias=False)
         self.bias = layers.linear(condition_dim, features, bias=False)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Normalise ``x`` [N, features, H, W] given ``condition`` [N, condition_dim]."""
-        gain = 1 + self.gain(condition)[:, :, None, None]
-        bias = self.bias(condition)[:, :, None, None]
-        return torch.addcmul(bias, self.bn(x), gain)
+    def forward(self, x: Tensor, condition: Tensor, *, relu: bool = False) -> Tensor:
+        """Normalise ``x`` [N, features, H, W] given ``condition`` [N, condition_dim].
+
+        With ``relu`` a ReLU follows, which costs nothing more here.
+        """
+        gain, bias = self.gain(condition), self.bias(condition)
+        return modulated(self.bn, x, gain, bias, relu=relu)

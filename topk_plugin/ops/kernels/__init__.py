@@ -1,0 +1,1 @@
+"""Triton kernels. Nothing imports these files where triton is not installed."""

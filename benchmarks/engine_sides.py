@@ -26,6 +26,7 @@ from benchmarks.studiogan_process import Tree, make_worker, start_adapted
 from topk_plugin.engine.allocator import keep_freed_memory
 from topk_plugin.engine.compiling import compile_forward
 from topk_plugin.engine.config import Config, load_config
+from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.open import open_images
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.trainer import Trainer
@@ -63,6 +64,10 @@ class Side:
         widths = [f"MODEL.{name}_conv_dim={self.channels}" for name in "gd"]
         return load_config(self.config, widths)
 
+    def images(self) -> ImageSet:
+        """The training images."""
+        return open_images(self.load().DATA.name, path=self.data, img_size=32, split="train")
+
 
 def serve(side: Side, folder: Path, connection: Connection) -> None:
     """Answer requests, (name, arguments), until None comes."""
@@ -82,19 +87,17 @@ class _Given:
     latents: list[tuple[Tensor, Tensor]]
 
 
-def _given(config: Config, steps: int) -> list[_Given]:
+def _given(config: Config, images: ImageSet, steps: int) -> list[_Given]:
     generator = torch.Generator().manual_seed(NOISE_SEED)
-    batch, size = config.OPTIMIZATION.batch_size, config.DATA.img_size
-    updates = config.OPTIMIZATION.d_updates_per_step
-
-    def labels() -> Tensor:
-        return torch.randint(config.DATA.num_classes, (batch,), generator=generator)
+    batch, updates = config.OPTIMIZATION.batch_size, config.OPTIMIZATION.d_updates_per_step
 
     def real() -> tuple[Tensor, Tensor]:
-        return torch.rand(batch, 3, size, size, generator=generator) * 2 - 1, labels()
+        chosen = torch.randint(len(images), (batch,), generator=generator)
+        return images.images[chosen].float().div(127.5).sub(1), images.labels[chosen]
 
     def latents() -> tuple[Tensor, Tensor]:
-        return torch.randn(batch, config.MODEL.z_dim, generator=generator), labels()
+        labels = torch.randint(config.DATA.num_classes, (batch,), generator=generator)
+        return torch.randn(batch, config.MODEL.z_dim, generator=generator), labels
 
     return [
         _Given([real() for _ in range(updates)], [latents() for _ in range(updates + 1)])
@@ -126,9 +129,9 @@ class _Ours(_Timed):
     def __init__(self, side: Side, folder: Path) -> None:
         keep_freed_memory()
         self._config = side.load()
-        images = open_images(self._config.DATA.name, path=side.data, img_size=32, split="train")
+        self._images = side.images()
         self._trainer = Trainer(
-            self._config, images, seed=0, device=torch.device("cpu"), precision=side.precision
+            self._config, self._images, seed=0, device=torch.device("cpu"), precision=side.precision
         )
         self._compiled = side.compiled
         super().__init__()
@@ -150,7 +153,7 @@ class _Ours(_Timed):
         """Discriminator's and generator's loss of steps with given images and latents."""
         losses = []
         own = self._trainer.stream, self._trainer.latents
-        for given in _given(self._config, steps):
+        for given in _given(self._config, self._images, steps):
             drawn = iter(given.latents)
             current: list[tuple[Tensor, Tensor]] = []
 
@@ -197,7 +200,7 @@ class _StudioGAN(_Timed):
     def __init__(self, side: Side, folder: Path) -> None:
         assert side.checkout is not None
         start_adapted(side.checkout)
-        self._nudged = side.nudged
+        self._nudged, self._images = side.nudged, side.images()
         self._fix = ExitStack()
         if side.precision == "bf16":
             assert amp.FIX.around_worker is not None
@@ -224,7 +227,7 @@ class _StudioGAN(_Timed):
         """Discriminator's and generator's loss of steps with given images and latents."""
         sample = importlib.import_module("utils.sample")
         losses = []
-        for given in _given(self._config, steps):
+        for given in _given(self._config, self._images, steps):
             drawn = iter(given.latents)
 
             def sample_zy(drawn: Any = drawn, **_: Any) -> tuple[Tensor, Tensor, None]:

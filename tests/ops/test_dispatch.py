@@ -31,7 +31,7 @@ def test_references_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_value_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, "fast")
-    with pytest.raises(UserError, match="TOPK_PLUGIN_OPS is 'fast'; allowed: reference .*auto"):
+    with pytest.raises(UserError, match=r"TOPK_PLUGIN_OPS is 'fast'; allowed: reference .*auto"):
         dispatch.implementation("gate_rows", CPU)
 
 

@@ -4,6 +4,7 @@ import bisect
 import math
 
 from topk_plugin.engine.config import Config
+from topk_plugin.engine.evidence import describe_evidence
 from topk_plugin.engine.trainer import top_k_schedule
 
 
@@ -74,4 +75,5 @@ def describe_plan(config: Config, *, images: int, steps_per_epoch: int) -> list[
         f"generator updates, batch {optimization.batch_size}"
         + (f" x {optimization.acml_steps} accumulated)" if optimization.acml_steps > 1 else ")"),
         *describe_top_k(config, steps_per_epoch),
+        *describe_evidence(config),
     ]

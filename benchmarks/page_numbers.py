@@ -1,8 +1,8 @@
-"""Puts numbers of the mixture laboratory's result files into the pages that quote them.
+"""Puts numbers of the result files into the pages that quote them.
 
-    python -m benchmarks.mixture_docs
+    python -m benchmarks.page_numbers
 
-Text between ``<!-- mixture:NAME -->`` and ``<!-- /mixture -->`` is made from the result files; a
+Text between ``<!-- numbers:NAME -->`` and ``<!-- /numbers -->`` is made from the result files; a
 test demands that the pages are up to date.
 """
 
@@ -11,14 +11,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.engine_speed import STUDIOGAN
 from topk_plugin.files import atomic_write
 from topk_plugin.mixture.style import LABELS
 from topk_plugin.mixture.summary import STEPS_TO_HALF
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "docs" / "mixture.md",)
-BLOCK = re.compile(r"(<!-- mixture:(\w+) -->\n).*?(<!-- /mixture -->)", re.DOTALL)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "mixture.md")
+BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 SHOWN = {"high_quality": ".2f", "recovered": ".2f", "kl": ".2f", STEPS_TO_HALF: ",.0f"}
 
 
@@ -31,7 +32,12 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """The text with every block made anew."""
-    makers = {"table": _table, "claims": _claims, "map": _map}
+    makers = {
+        "mixture_table": _mixture_table,
+        "mixture_claims": _mixture_claims,
+        "mixture_map": _mixture_map,
+        "speed": _speed,
+    }
     return BLOCK.sub(lambda match: match[1] + makers[match[2]]() + match[3], text)
 
 
@@ -39,7 +45,7 @@ def _read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
-def _table() -> str:
+def _mixture_table() -> str:
     """Means with intervals; better and worse are marked against the full batch."""
     lines = [
         "| modes | arm | high-quality samples | recovered modes | KL of mode shares | "
@@ -60,7 +66,7 @@ def _table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _claims() -> str:
+def _mixture_claims() -> str:
     """How often each claim about single steps was supported, not decided, contradicted."""
     names = {
         "bottom_cosine": "bottom-k steps move samples away from their mode",
@@ -78,7 +84,7 @@ def _claims() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _map() -> str:
+def _mixture_map() -> str:
     """Differences of the high-quality fraction to the full batch, a row a setting."""
     groups = _read("mixture-map/map.json")["groups"]
     arms = [arm["name"] for arm in next(iter(groups.values()))["arms"]]
@@ -94,6 +100,24 @@ def _map() -> str:
             decided = row["difference"]["verdict"] != "not decided"
             cells.append(f"**{text}**" if decided else text)
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _speed() -> str:
+    """Images a second of the trainers, and how many times StudioGAN's time they save."""
+    result = _read("engine-speed/results.json")
+    names = [n for n in result["rows"][0]["median"] if n.startswith("built in")]
+    lines = [
+        f"| config | channels | StudioGAN, fp32 | {' | '.join(names)} |",
+        "|---" * (3 + len(names)) + "|",
+    ]
+    for row in result["rows"]:
+        rates = {name: row["images_per_step"] / median for name, median in row["median"].items()}
+        cells = [row["model"], str(row["channels"]), f"{rates[STUDIOGAN]:.0f} images/s"]
+        for name in names:
+            middle, low, high = row["ratio"][STUDIOGAN][name]
+            cells.append(f"{rates[name]:.0f}: **{middle:.2f}** x [{low:.2f}, {high:.2f}]")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

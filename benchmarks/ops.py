@@ -22,7 +22,13 @@ from benchmarks.gpu_check_cases import Case, Form, Size, call, cases, incoming_g
 from topk_plugin.files import atomic_write
 from topk_plugin.ops.dispatch import OPS, describe, implementation
 
-SIZES = (Size(64, 128, 4), Size(64, 128, 8), Size(64, 128, 16), Size(64, 384, 8))
+SIZES = (
+    Size(64, 128, 4),
+    Size(64, 128, 8),
+    Size(64, 128, 16),
+    Size(64, 384, 8),
+    Size(64, 64, 32),
+)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CPU = torch.device("cpu")
 WINS = 1.03

@@ -106,7 +106,8 @@ def bars(summaries: dict[int, list[dict[str, Any]]]) -> Figure:
                 n = len(row["values"])
                 ax.scatter([x] * n, row["values"], s=7, facecolors="white", edgecolors="black",
                            linewidths=0.5, zorder=3)  # fmt: skip
-        ax.set_xticks(range(len(summaries)), [f"{modes} modes" for modes in summaries])
+        ax.set_xticks(range(len(summaries)), [str(modes) for modes in summaries])
+        ax.set_xlabel("modes", fontsize=8)
         ax.set_title(TITLES[measure], fontsize=10)
         if measure != "kl":
             ax.set_ylim(0, 1.05)

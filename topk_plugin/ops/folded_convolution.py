@@ -22,7 +22,7 @@ from topk_plugin.ops.dispatch import implementation
 # small image. These are the sizes, in pixels of the small image, from which it won or broke even
 # (measured in bf16 with batches of 64 and 64 to 384 channels; at half the side it lost or was
 # even).
-LEAST_PIXELS_16_BIT_UPSAMPLE = 8 * 8
+LEAST_PIXELS_16_BIT_UPSAMPLE = 16 * 16
 LEAST_PIXELS_16_BIT_AVGPOOL = 16 * 16
 
 

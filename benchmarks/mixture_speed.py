@@ -120,7 +120,7 @@ def _table(result: dict[str, Any]) -> str:
         "# Speed of the mixture laboratory",
         "",
         f"`{result['command']}`: 4 arms, {len(SEEDS)} seeds, batch {Settings.batch}, fp32, "
-        f"{result['threads']} threads, {result['rounds']} interleaved rounds; "
+        f"threads: {result['threads']}, {result['rounds']} interleaved rounds; "
         f"python {result['versions']['python']}, torch {result['versions']['torch']}.",
         "The plain loop trains one replica with torch.nn modules (benchmarks/mixture_plain.py).",
         f"Limit: {result['gigaflops_limit']:.0f} GFLOP/s, the fastest fp32 matrix product measured "

@@ -19,7 +19,16 @@ from topk_plugin.studiogan.patcher import patch
 def test_doctor_finds_a_usable_machine(program: Program, tmp_path: Path) -> None:
     done = program("doctor", "-save", tmp_path / "runs")
     assert done.status == 0
-    for part in ("Python", "torch ", "torch-fidelity", "run folder", "cache folder", "compiler"):
+    parts = (
+        "Python",
+        "torch ",
+        "torch-fidelity",
+        "run folder",
+        "cache folder",
+        "compiler",
+        "ops on",
+    )
+    for part in parts:
         assert part in done.out
     assert "[problem]" not in done.out
     assert not (tmp_path / "runs").exists()  # it only looks
@@ -34,12 +43,14 @@ def test_every_trouble_has_a_remedy(
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("TOPK_PLUGIN_OPS", "fast")
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
     done = program("doctor", "--studiogan", tmp_path / "nowhere")
     assert done.status == 1
     assert "no-such-package is missing" in done.out
     assert "can't be written (Permission denied)" in done.out
     assert "no C++ compiler" in done.out
+    assert "[problem] TOPK_PLUGIN_OPS is 'fast'" in done.out
     assert "is no StudioGAN checkout" in done.out
     lines = done.out.splitlines()
     for i, line in enumerate(lines):

@@ -85,6 +85,7 @@ def examine(save_dir: Path, studiogan: Path | None) -> Iterator[Finding]:
         _packages,
         _device,
         _compiler,
+        _ops,
         lambda: _folder("run folder", save_dir),
         lambda: _folder("cache folder", cache_folder()),
         _inception,
@@ -138,9 +139,21 @@ def _compiler() -> Iterator[Finding]:
     else:
         yield Finding(
             "note",
-            "no C++ compiler: torch.compile can't be used on the CPU; nothing else needs it",
+            "no C++ compiler: train --compile can't be used on the CPU; nothing else needs it",
             "install g++ (Debian, Ubuntu: apt install g++)",
         )
+
+
+def _ops() -> Iterator[Finding]:
+    import torch
+
+    from topk_plugin.ops.dispatch import describe
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        yield Finding("ok", describe(device))
+    except UserError as error:
+        yield Finding("problem", str(error), "unset it")
 
 
 def _folder(name: str, folder: Path) -> Iterator[Finding]:

@@ -24,7 +24,8 @@ def test_evaluate_agrees_with_the_training(program: Program, run: Path) -> None:
     assert done.status == 0, done.err
     printed = json.loads(done.out)
     trained = json.loads((run / "result.json").read_text())
-    assert printed["metrics"] == trained["metrics"]  # same latents, same extractor
+    # same latents, same extractor; sums in another order where memory is aligned otherwise
+    assert printed["metrics"] == pytest.approx(trained["metrics"], rel=1e-4)
     assert printed["weights"] == "moving average"
     assert printed["step"] == 6
     (written,) = run.glob("evaluation-*.json")

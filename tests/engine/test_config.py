@@ -73,6 +73,7 @@ def test_the_plugins_own_keys_have_the_documented_defaults():
     loss = LossConfig()
     assert (loss.topk_mode, loss.topk_policy, loss.topk_normalize) == ("gate", "top", "kept")
     assert (loss.topk_scope, loss.topk_every) == (None, "epoch")
+    assert loss.real_label == 1.0
 
 
 def test_every_supported_key_exists_in_studiogan_or_is_the_plugins():
@@ -125,9 +126,9 @@ def test_what_only_studiogan_has_is_accepted_while_it_is_off(write):
 
 
 def test_an_override_may_switch_off_what_the_engine_has_not(write):
-    path = write(BASE + "AUG: {apply_diffaug: True}\n")
-    assert "AUG.apply_diffaug is True" in refusal(path)
-    load_config(path, ["AUG.apply_diffaug=False"])
+    path = write(BASE + "AUG: {apply_ada: True}\n")
+    assert "AUG.apply_ada is True" in refusal(path)
+    load_config(path, ["AUG.apply_ada=False"])
 
 
 # --- overrides -------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def test_a_wrong_override_is_refused(override, parts, tmp_path):
         ("LOSS: hinge", ["Section LOSS", "'hinge'"]),
         ("LOSS: [hinge]", ["Section LOSS", "['hinge']"]),
         ("LOSS: {adv_loss: }", ["LOSS.adv_loss has no value"]),
-        ("LOSS: {apply_gp: True}", ["LOSS.apply_gp is True", "StudioGAN takes", STUDIOGAN]),
+        ("LOSS: {apply_wc: True}", ["LOSS.apply_wc is True", "StudioGAN takes", STUDIOGAN]),
         ("STYLEGAN: {apply_pl_reg: 1}", ["STYLEGAN.apply_pl_reg", STUDIOGAN]),
         ("MODEL: {info_type: discrete}", ["MODEL.info_type", STUDIOGAN]),
     ],
@@ -268,9 +269,14 @@ def test_no_run_option_is_also_a_key(option):
         ("LOSS.topk_every=step", ["LOSS.topk_every is 'step'", "'epoch'"]),
         ("LOSS.topk_policy=best", ["LOSS.topk_policy is 'best'", "'balanced'"]),
         ("LOSS.topk_scope=world", ["LOSS.topk_scope is 'world'", "'rank', 'global'"]),
-        ("AUG.bcr_aug_type=diffaug", ["AUG.bcr_aug_type is 'diffaug'", STUDIOGAN]),
+        ("AUG.bcr_aug_type=byol", ["AUG.bcr_aug_type is 'byol'", "'diffaug'", STUDIOGAN]),
+        ("AUG.diffaug_type=bgc", ["AUG.diffaug_type is 'bgc'", "'diffaug'", STUDIOGAN]),
+        ("AUG.cr_aug_type=bcr", ["AUG.cr_aug_type is 'bcr'", "'cr'"]),
         ("AUG.bcr_aug_type=BCR", ["did you mean 'bcr'?"]),
         ("LOSS.radius=0", ["LOSS.radius is 0", "above 0"]),
+        ("LOSS.real_label=0", ["LOSS.real_label is 0", "above 0 and at most 1"]),
+        ("LOSS.lecam_ema_start_iter=0", ["LOSS.lecam_ema_start_iter is 0", "at least 1"]),
+        ("LOSS.r1_place=inside", ["LOSS.r1_place is 'inside'", "mean 'inside_loop'?"]),
         ("LOSS.temperature=-1", ["LOSS.temperature is -1", "above 0"]),
     ],
 )
@@ -304,6 +310,15 @@ BCR = (
     *("LOSS.apply_bcr=true", "LOSS.real_lambda=10", "LOSS.fake_lambda=10"),
     "AUG.bcr_aug_type=bcr",
 )
+CR = "LOSS.apply_cr=true", "LOSS.cr_lambda=10", "AUG.cr_aug_type=cr"
+DIFFAUG = "AUG.apply_diffaug=true", "AUG.diffaug_type=diffaug"
+PENALTY = "LOSS.apply_gp=true", "LOSS.gp_lambda=10"
+R1 = "LOSS.apply_r1_reg=true", "LOSS.r1_lambda=1"
+MATCHING = "LOSS.apply_fm=true", "LOSS.fm_lambda=1"
+LECAM = (
+    *("LOSS.apply_lecam=true", "LOSS.lecam_lambda=0.3"),
+    *("LOSS.lecam_ema_start_iter=1000", "LOSS.lecam_ema_decay=0.99"),
+)
 ZCR = "LOSS.apply_zcr=true", "LOSS.radius=0.05", "LOSS.g_lambda=0.5", "LOSS.d_lambda=20"
 EMA = "MODEL.apply_g_ema=true", "MODEL.g_ema_decay=0.99", "MODEL.g_ema_start=10"
 SGD = "OPTIMIZATION.type_=SGD", "OPTIMIZATION.momentum=0.9", "OPTIMIZATION.nesterov=true"
@@ -312,7 +327,12 @@ ATTENTION = "MODEL.apply_attn=true", "MODEL.attn_g_loc=[2]"
 
 
 @pytest.mark.parametrize(
-    "group", [CBN, CONTRASTIVE, TOPK, BCR, ZCR, EMA, SGD, RMSPROP, ATTENTION], ids=lambda g: g[0]
+    "group",
+    [
+        *(CBN, CONTRASTIVE, TOPK, CR, BCR, ZCR, DIFFAUG, PENALTY, R1, MATCHING, LECAM),
+        *(EMA, SGD, RMSPROP, ATTENTION),
+    ],
+    ids=lambda g: g[0],
 )
 def test_a_feature_needs_each_of_its_settings(group, write):
     path = write(BASE)
@@ -337,6 +357,10 @@ def test_a_feature_needs_each_of_its_settings(group, write):
         ([*TOPK, "LOSS.topk_mode=slice", "LOSS.topk_policy=random"], ["topk_policy", "'slice'"]),
         ([*TOPK, "LOSS.topk_mode=slice", "LOSS.topk_scope=global"], ["topk_scope", "'slice'"]),
         ([*TOPK, "LOSS.topk_mode=slice", "LOSS.topk_normalize=batch"], ["topk_normalize"]),
+        ([*CR, *BCR], ["LOSS.apply_cr and LOSS.apply_bcr", "StudioGAN refuses"]),
+        ([*CR, *ZCR], ["LOSS.apply_cr and LOSS.apply_zcr", "StudioGAN refuses"]),
+        ([*R1, "LOSS.r1_place=outside_loop"], ["'outside_loop'", "use 'inside_loop'"]),
+        (["LOSS.real_label=0.9", "LOSS.adv_loss=hinge"], ["real_label is 0.9", "use 'vanilla'"]),
         ([*SGD, "OPTIMIZATION.momentum=0"], ["OPTIMIZATION.nesterov", "momentum above 0"]),
     ],
 )
@@ -380,6 +404,8 @@ def test_an_override_that_would_have_no_effect_is_refused(write):
     assert "LOSS.topk_nu is 0.6" in sentence
     assert "--set LOSS.apply_topk=true" in sentence
     assert "AUG.bcr_aug_type" in refusal(path, ["AUG.bcr_aug_type=bcr"])
+    for override in ("AUG.diffaug_type=cr", "LOSS.r1_place=outside_loop", "LOSS.gp_lambda=1"):
+        assert "has no effect" in refusal(path, [override])
     load_config(path, ["LOSS.topk_nu=0.6", "LOSS.apply_topk=false"])
     load_config(path, ["LOSS.topk_nu=N/A"])
 

@@ -76,3 +76,11 @@ def test_without_top_k_and_with_accumulation() -> None:
     assert lines[0].startswith("plan: 10 steps = 1.0 epochs of 10 steps; a step shows 48 of 480")
     assert "batch 8 x 3 accumulated" in lines[0]
     assert lines[1] == "top-k: off (LOSS.apply_topk)"
+
+
+def test_feature_matching_shows_more_images_and_shortens_an_epoch() -> None:
+    change = {"LOSS": {"apply_fm": True, "fm_lambda": 1.0, "topk_nu": 0.5}}
+    config = tiny_config(change, {"OPTIMIZATION": {"total_steps": 9}})
+    lines = describe_plan(config, images=48, steps_per_epoch=1.5)
+    assert lines[0].startswith("plan: 9 steps = 6.0 epochs of 1.5 steps; a step shows 24 of 48")
+    assert steps_to_floor(config, 1.5) == 2  # an epoch and a half is over in the second step

@@ -7,11 +7,37 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.engine.tiny import CLASSES, CONTRASTIVE, ICR, tiny_config, tiny_trainer
+from tests.engine.tiny import (
+    CLASSES,
+    CONTRASTIVE,
+    ICR,
+    tiny_config,
+    tiny_images,
+    tiny_trainer,
+)
 from topk_plugin import keep_mask
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.networks.self_attention import SelfAttention
+from topk_plugin.engine.objectives import Fakes
 from topk_plugin.engine.trainer import Trainer
+from topk_plugin.errors import UserError
 
+REGULARIZERS: dict[str, dict] = {
+    "WGAN-GP": {"LOSS": {"adv_loss": "wasserstein", "apply_gp": True, "gp_lambda": 10.0}},
+    "R1": {"LOSS": {"apply_r1_reg": True, "r1_place": "inside_loop", "r1_lambda": 10.0}},
+    "CR": {"LOSS": {"apply_cr": True, "cr_lambda": 10.0}, "AUG": {"cr_aug_type": "cr"}},
+    "LeCam": {
+        "LOSS": {
+            "apply_lecam": True,
+            "lecam_lambda": 0.3,
+            "lecam_ema_start_iter": 1,
+            "lecam_ema_decay": 0.9,
+        }
+    },
+    "DiffAugment": {"AUG": {"apply_diffaug": True, "diffaug_type": "diffaug"}},
+    "feature matching": {"LOSS": {"apply_fm": True, "fm_lambda": 1.0}},
+    "label smoothing": {"LOSS": {"adv_loss": "vanilla", "real_label": 0.9}},
+}
 GANS = {"BigGAN": (), "ContraGAN": (CONTRASTIVE,), "BigGAN-ICR": (ICR,)}
 OFF = {"LOSS": {"apply_topk": False, "topk_gamma": "N/A", "topk_nu": "N/A"}}
 
@@ -144,6 +170,180 @@ def test_dropped_fakes_get_no_gradient_from_the_critic(gan: str) -> None:
         assert with_gradient.all()
     else:
         assert torch.equal(with_gradient, stats.mask)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_dropped_fakes_get_no_gradient_from_a_regularised_critic(name: str) -> None:
+    trainer = tiny_trainer(REGULARIZERS[name])
+    for _ in range(4):
+        trainer.step()
+    assert trainer.k == 2
+    gradients: list[Tensor] = []
+
+    def watch(module: nn.Module, args: tuple, output: Tensor) -> None:
+        output.register_hook(gradients.append)
+
+    handle = trainer.generator.register_forward_hook(watch)
+    trainer._train_generator()
+    handle.remove()
+    stats = trainer.topk.stats
+    assert torch.equal(stats.mask, keep_mask(stats.scores, 2))
+    # the first update's; hooks of a second one would come after
+    assert torch.equal((gradients[0] != 0).flatten(1).any(1), stats.mask)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_resuming_with_a_regulariser_changes_nothing(name: str) -> None:
+    change = REGULARIZERS[name]
+    uninterrupted = tiny_trainer(change)
+    resumed = tiny_trainer(change)
+    for _ in range(5):
+        uninterrupted.step()
+    for _ in range(3):
+        resumed.step()
+    resumed = reloaded(resumed, change)
+    for _ in range(2):
+        resumed.step()
+    assert_same(whole_state(resumed), whole_state(uninterrupted))
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_regulariser_changes_the_training(name: str) -> None:
+    """Switched off, with all else as it was, the weights differ after three steps."""
+    change = REGULARIZERS[name]
+    off = {
+        section: {key: False for key, value in values.items() if value is True}
+        for section, values in change.items()
+    }
+    if name == "label smoothing":
+        off = {"LOSS": {"real_label": 1.0}}
+    runs = []
+    for trainer in (tiny_trainer(change), tiny_trainer(change, off)):
+        for _ in range(3):
+            losses = trainer.step()
+        assert all(torch.isfinite(loss) for loss in losses.values())
+        runs.append(trainer.generator.linear0.weight_orig)
+    assert not torch.equal(*runs)
+
+
+@pytest.mark.parametrize("name", ["WGAN-GP", "R1"])
+@pytest.mark.parametrize("spectral", [True, False])
+def test_a_penaltys_gradient_is_its_finite_difference(name: str, spectral: bool) -> None:
+    """Through spectral or batch norm, self-attention and folded convolutions, to each weight."""
+    smooth = {"MODEL": {"d_act_fn": "GELU", "d_conv_dim": 8, "apply_d_sn": spectral}}
+    trainer = tiny_trainer(REGULARIZERS[name], smooth, {"LOSS": {"adv_loss": "wasserstein"}})
+    critic = trainer.discriminator.double()
+    torch.manual_seed(0)
+    for parameter in critic.parameters():
+        if not parameter.any():  # self-attention's own weight
+            nn.init.constant_(parameter, 0.3)
+    real = torch.rand(4, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    labels = torch.tensor([0, 1, 2, 3])
+    fakes = Fakes(-real.flip(0), labels, None)
+    for _ in range(10):  # power iterations; before them layers may be enlarged beyond measure
+        critic(real, labels)
+    critic.eval()
+
+    def loss() -> Tensor:
+        trainer.augmentation.manual_seed(3)
+        losses = trainer.objectives.of_discriminator(real, labels, fakes, step=0)
+        return losses["loss/discriminator"]
+
+    loss().backward()
+    step = 1e-6
+    for weight, parameter in critic.named_parameters():
+        direction = torch.randn_like(parameter)
+        expected = torch.zeros((), dtype=torch.float64)
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter.add_(direction, alpha=sign * step)
+            expected += sign * loss().detach() / (2 * step)
+            with torch.no_grad():
+                parameter.sub_(direction, alpha=sign * step)
+        computed = (parameter.grad * direction).sum()
+        torch.testing.assert_close(computed, expected, rtol=1e-5, atol=1e-6, msg=weight)
+
+
+def test_a_critic_whose_gradient_is_penalised_is_not_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr("topk_plugin.engine.trainer.compile_forward", compiled.append)
+    for change in ({}, REGULARIZERS["WGAN-GP"], REGULARIZERS["R1"]):
+        compiled.clear()
+        trainer = Trainer(
+            tiny_config(change), tiny_images(), seed=0, device=torch.device("cpu"), compiled=True
+        )
+        expected = {trainer.generator} if change else {trainer.generator, trainer.discriminator}
+        assert set(compiled) == expected
+        twice = [
+            m.twice_differentiable
+            for m in trainer.discriminator.modules()
+            if isinstance(m, SelfAttention)
+        ]
+        assert twice == [bool(change)]
+
+
+def test_feature_matching_takes_a_basket_a_batch_of_the_generator_as_studiogan_does() -> None:
+    trainer = tiny_trainer(REGULARIZERS["feature matching"])
+    assert trainer.stream.steps_per_epoch == 2
+    assert trainer.steps_per_epoch == 1
+    # the critic looks at 2 batches of 8 in its updates and at 1 in the generator's
+    assert trainer.images_per_step == 24
+    shown: list[Tensor] = []
+    criticise = trainer.objectives.criticise
+
+    def noting(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        shown.append(images)
+        return criticise(images, labels)
+
+    trainer.objectives.criticise = noting
+    trainer.step()
+    assert trainer.stream.state_dict() == tiny_trainer().stream.state_dict() | {"epoch": 1}
+    again = tiny_trainer().stream
+    again.next_step()
+    assert torch.equal(shown[-1], again.next_step()[0][0])
+
+
+def test_too_few_images_for_feature_matching_are_refused() -> None:
+    change = REGULARIZERS["feature matching"]
+    with pytest.raises(UserError, match=r"40 images and gives 2 baskets.* one step takes 3"):
+        tiny_trainer(change, {"OPTIMIZATION": {"g_updates_per_step": 2}})
+
+
+def test_lecams_averages_are_of_the_scores_and_travel_in_the_state() -> None:
+    trainer = tiny_trainer(REGULARIZERS["LeCam"])
+    trainer.step()
+    saved = trainer.state_dict()["objectives"]["lecam"]
+    assert saved["real"].dtype == torch.float64
+    without = trainer.state_dict()
+    del without["objectives"]  # as checkpoints were before LeCam
+    other = tiny_trainer(REGULARIZERS["LeCam"])
+    other.load_state_dict(without)
+    assert other.state_dict()["objectives"]["lecam"] == {"real": None, "fake": None}
+    other.step()
+    off = tiny_trainer({"LOSS": {"apply_lecam": False}})
+    off.load_state_dict(trainer.state_dict())
+    assert off.state_dict()["objectives"] == {"lecam": None}
+
+
+def test_two_learning_rates_are_the_two_networks() -> None:
+    """TTUR: the first step of Adam is as long as its learning rate."""
+    change = {"OPTIMIZATION": {"g_lr": 1e-4, "d_lr": 4e-4, "d_updates_per_step": 1}}
+    trainer = tiny_trainer(change)
+    networks = (trainer.generator, trainer.discriminator)
+    before = [
+        network.linear0.bias.clone()
+        if network is trainer.generator
+        else network.linear1.weight_orig.clone()
+        for network in networks
+    ]
+    trainer.step()
+    moved = [
+        (trainer.generator.linear0.bias - before[0]).abs().max().item(),
+        (trainer.discriminator.linear1.weight_orig - before[1]).abs().max().item(),
+    ]
+    assert moved == pytest.approx([1e-4, 4e-4], rel=0.05)
 
 
 def test_slice_mode_gives_the_gates_gradient_without_a_conditional_loss() -> None:

@@ -96,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
     from topk_plugin.engine.compiling import why_compiling_fails
     from topk_plugin.engine.config import load_config
     from topk_plugin.engine.data.open import open_images
+    from topk_plugin.engine.objectives import needs_second_derivatives
     from topk_plugin.engine.plan import describe_plan
     from topk_plugin.engine.trainer import Trainer
     from topk_plugin.ops.dispatch import describe
@@ -138,10 +139,13 @@ def run(options: argparse.Namespace) -> int:
         f"generator {counts[0]:.2f} M and discriminator {counts[1]:.2f} M parameters, "
         f"{device.type}, {precision}{', compiled' if compiled else ''}, seed {run_seed}"
     )
+    if compiled and needs_second_derivatives(config.LOSS):
+        say(
+            "note: --compile leaves the discriminator as it is, since its gradient is penalised "
+            "(LOSS.apply_gp, apply_r1_reg) and compiled code has no second derivative"
+        )
     say(ops)
-    for line in describe_plan(
-        config, images=len(images), steps_per_epoch=trainer.stream.steps_per_epoch
-    ):
+    for line in describe_plan(config, images=len(images), steps_per_epoch=trainer.steps_per_epoch):
         say(line)
     if options.dry_run:
         print(config.to_yaml(), end="")

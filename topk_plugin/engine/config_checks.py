@@ -23,12 +23,22 @@ _GENERATOR_BLOCKS: Final = {32: 3, 64: 4, 128: 5}
 _SWITCHES: Final[dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
     ("MODEL", "apply_attn"): (("MODEL", "attn_g_loc"), ("MODEL", "attn_d_loc")),
     ("MODEL", "apply_g_ema"): (("MODEL", "g_ema_decay"), ("MODEL", "g_ema_start")),
+    ("LOSS", "apply_fm"): (("LOSS", "fm_lambda"),),
+    ("LOSS", "apply_r1_reg"): (("LOSS", "r1_place"), ("LOSS", "r1_lambda")),
+    ("LOSS", "apply_gp"): (("LOSS", "gp_lambda"),),
+    ("LOSS", "apply_cr"): (("LOSS", "cr_lambda"), ("AUG", "cr_aug_type")),
     ("LOSS", "apply_bcr"): (
         ("LOSS", "real_lambda"),
         ("LOSS", "fake_lambda"),
         ("AUG", "bcr_aug_type"),
     ),
     ("LOSS", "apply_zcr"): (("LOSS", "radius"), ("LOSS", "g_lambda"), ("LOSS", "d_lambda")),
+    ("LOSS", "apply_lecam"): (
+        ("LOSS", "lecam_lambda"),
+        ("LOSS", "lecam_ema_start_iter"),
+        ("LOSS", "lecam_ema_decay"),
+    ),
+    ("AUG", "apply_diffaug"): (("AUG", "diffaug_type"),),
     ("LOSS", "apply_topk"): tuple(
         ("LOSS", f"topk_{key}")
         for key in ("gamma", "nu", "mode", "policy", "scope", "normalize", "every")
@@ -84,7 +94,10 @@ def check_together(
     Raises:
         UserError: the first such combination found.
     """
-    _check_conditioning(data, model, loss, optimization)
+    _check_conditioning(data, model)
+    _check_conditional_loss(model, loss, optimization)
+    _check_label_smoothing(loss)
+    _check_penalties(loss)
     _check_blocks(data, model)
     _check_moving_average(model)
     _check_consistency(loss, aug)
@@ -104,9 +117,7 @@ def _need(because: str, **settings: object) -> None:
             )
 
 
-def _check_conditioning(
-    data: DataConfig, model: ModelConfig, loss: LossConfig, optimization: OptimizationConfig
-) -> None:
+def _check_conditioning(data: DataConfig, model: ModelConfig) -> None:
     if model.g_cond_mtd == "cBN":
         _need("MODEL.g_cond_mtd 'cBN'", MODEL__g_shared_dim=model.g_shared_dim)
     methods = {"g_cond_mtd": model.g_cond_mtd, "d_cond_mtd": model.d_cond_mtd}
@@ -116,18 +127,55 @@ def _check_conditioning(
                 f"MODEL.{key} {method!r} needs DATA.num_classes of at least 2 and it is "
                 f"{data.num_classes}; use 'W/O' for data without classes"
             )
-    if model.d_cond_mtd == "2C":
-        _need(
-            "MODEL.d_cond_mtd '2C'",
-            MODEL__d_embed_dim=model.d_embed_dim,
-            LOSS__cond_lambda=loss.cond_lambda,
-            LOSS__temperature=loss.temperature,
-        )
+
+
+def _check_conditional_loss(
+    model: ModelConfig, loss: LossConfig, optimization: OptimizationConfig
+) -> None:
+    method = f"MODEL.d_cond_mtd {model.d_cond_mtd!r}"
+    if model.d_cond_mtd in ("2C", "D2DCE"):
+        _need(method, MODEL__d_embed_dim=model.d_embed_dim)
+    if model.d_cond_mtd in ("AC", "2C", "D2DCE"):
+        _need(method, LOSS__cond_lambda=loss.cond_lambda)
+    if model.d_cond_mtd in ("2C", "D2DCE"):
+        _need(method, LOSS__temperature=loss.temperature)
         if optimization.batch_size < 2:
             raise UserError(
-                "MODEL.d_cond_mtd '2C' contrasts the samples of a batch and needs "
-                f"OPTIMIZATION.batch_size of at least 2; it is {optimization.batch_size}"
+                f"{method} contrasts the samples of a batch and needs OPTIMIZATION.batch_size of "
+                f"at least 2; it is {optimization.batch_size}"
             )
+    if model.d_cond_mtd == "D2DCE":
+        _need(method, LOSS__m_p=loss.m_p)
+
+
+def _check_label_smoothing(loss: LossConfig) -> None:
+    if loss.real_label != 1 and loss.adv_loss != "vanilla":
+        raise UserError(
+            f"LOSS.real_label is {loss.real_label:g}, a target of the vanilla loss, but "
+            f"LOSS.adv_loss is {loss.adv_loss!r}; use 'vanilla', or leave real_label out"
+        )
+
+
+def _check_penalties(loss: LossConfig) -> None:
+    if loss.apply_gp:
+        _need("LOSS.apply_gp", LOSS__gp_lambda=loss.gp_lambda)
+    if loss.apply_fm:
+        _need("LOSS.apply_fm", LOSS__fm_lambda=loss.fm_lambda)
+    if loss.apply_r1_reg:
+        _need("LOSS.apply_r1_reg", LOSS__r1_lambda=loss.r1_lambda)
+        if loss.r1_place == "outside_loop":
+            raise UserError(
+                "LOSS.r1_place is 'outside_loop', StudioGAN's update of its own for StyleGAN "
+                "backbones; with others it penalises in every update of the discriminator, so "
+                "use 'inside_loop' or leave r1_place out"
+            )
+    if loss.apply_lecam:
+        _need(
+            "LOSS.apply_lecam",
+            LOSS__lecam_lambda=loss.lecam_lambda,
+            LOSS__lecam_ema_start_iter=loss.lecam_ema_start_iter,
+            LOSS__lecam_ema_decay=loss.lecam_ema_decay,
+        )
 
 
 def _check_blocks(data: DataConfig, model: ModelConfig) -> None:
@@ -169,12 +217,24 @@ def _check_moving_average(model: ModelConfig) -> None:
 
 
 def _check_consistency(loss: LossConfig, aug: AugConfig) -> None:
+    if aug.apply_diffaug and aug.diffaug_type == "W/O":
+        raise UserError("AUG.apply_diffaug needs AUG.diffaug_type 'cr' or 'diffaug'; it is 'W/O'")
+    if loss.apply_cr:
+        _need("LOSS.apply_cr", LOSS__cr_lambda=loss.cr_lambda)
+        if aug.cr_aug_type == "W/O":
+            raise UserError("LOSS.apply_cr needs AUG.cr_aug_type 'cr' or 'diffaug'; it is 'W/O'")
     if loss.apply_bcr:
         _need(
             "LOSS.apply_bcr", LOSS__real_lambda=loss.real_lambda, LOSS__fake_lambda=loss.fake_lambda
         )
         if aug.bcr_aug_type == "W/O":
-            raise UserError("LOSS.apply_bcr needs AUG.bcr_aug_type 'bcr'; it is 'W/O'")
+            raise UserError("LOSS.apply_bcr needs AUG.bcr_aug_type 'bcr' or 'diffaug'; it is 'W/O'")
+    for switch, on in (("apply_bcr", loss.apply_bcr), ("apply_zcr", loss.apply_zcr)):
+        if loss.apply_cr and on:
+            raise UserError(
+                f"LOSS.apply_cr and LOSS.{switch} are both True, which StudioGAN refuses; use "
+                "LOSS.apply_bcr, which contains the term, in place of apply_cr"
+            )
     if loss.apply_zcr:
         _need(
             "LOSS.apply_zcr",

@@ -16,9 +16,9 @@ _ACTIVATIONS: Final = OneOf(("ReLU", "Leaky_ReLU", "ELU", "GELU"), studiogan=("A
 _INITIALISATIONS: Final = OneOf(("ortho", "N02", "glorot", "xavier"))
 _STRENGTH: Final = Number(at_least=0.0)
 _FRACTION: Final = Number(above=0.0, at_most=1.0)
-_AUGMENTATIONS: Final = (
-    *("cr", "diffaug", "simclr_basic", "simclr_hq", "simclr_hq_cutout", "byol", "blit", "geom"),
-    *("color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"),
+_OTHER_AUGMENTATIONS: Final = (
+    *("simclr_basic", "simclr_hq", "simclr_hq_cutout", "byol", "blit", "geom", "color", "filter"),
+    *("noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"),
 )
 
 
@@ -78,17 +78,29 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Section LOSS: adversarial and conditional loss, consistency regularisation, top-k.
+    """Section LOSS: adversarial and conditional loss, regularisers, top-k.
 
     ``topk_scope`` None means "global" where several processes train together, else "rank".
+    ``real_label`` is the target of real images in the vanilla loss (one-sided label smoothing).
     """
 
     adv_loss: str = _key(
         "vanilla",
         OneOf(("vanilla", "logistic", "least_square", "hinge", "wasserstein"), studiogan=("MH",)),
     )
+    real_label: float = _key(1.0, _FRACTION)
     cond_lambda: float | None = _key(None, _STRENGTH)
     temperature: float | None = _key(None, Number(above=0.0))
+    m_p: float | None = _key(None, _FRACTION)
+    apply_fm: bool = _key(False, Flag())
+    fm_lambda: float | None = _key(None, _STRENGTH)
+    apply_r1_reg: bool = _key(False, Flag())
+    r1_place: str | None = _key(None, OneOf(("inside_loop", "outside_loop")))
+    r1_lambda: float | None = _key(None, _STRENGTH)
+    apply_gp: bool = _key(False, Flag())
+    gp_lambda: float | None = _key(None, _STRENGTH)
+    apply_cr: bool = _key(False, Flag())
+    cr_lambda: float | None = _key(None, _STRENGTH)
     apply_bcr: bool = _key(False, Flag())
     real_lambda: float | None = _key(None, _STRENGTH)
     fake_lambda: float | None = _key(None, _STRENGTH)
@@ -96,6 +108,10 @@ class LossConfig:
     radius: float | None = _key(None, Number(above=0.0))
     g_lambda: float | None = _key(None, _STRENGTH)
     d_lambda: float | None = _key(None, _STRENGTH)
+    apply_lecam: bool = _key(False, Flag())
+    lecam_lambda: float | None = _key(None, _STRENGTH)
+    lecam_ema_start_iter: int | None = _key(None, Whole(1))
+    lecam_ema_decay: float | None = _key(None, Number(at_least=0.0, below=1.0))
     apply_topk: bool = _key(False, Flag())
     topk_gamma: float | None = _key(None, _FRACTION)
     topk_nu: float | None = _key(None, _FRACTION)
@@ -137,9 +153,14 @@ class PreConfig:
 
 @dataclass(frozen=True)
 class AugConfig:
-    """Section AUG: the augmentation that balanced consistency regularisation compares with."""
+    """Section AUG: the critic's augmentation, and those that consistency terms compare with."""
 
-    bcr_aug_type: str = _key("W/O", OneOf(("W/O", "bcr"), studiogan=_AUGMENTATIONS))
+    apply_diffaug: bool = _key(False, Flag())
+    diffaug_type: str = _key("W/O", OneOf(("W/O", "cr", "diffaug"), studiogan=_OTHER_AUGMENTATIONS))
+    cr_aug_type: str = _key("W/O", OneOf(("W/O", "cr", "diffaug"), studiogan=_OTHER_AUGMENTATIONS))
+    bcr_aug_type: str = _key(
+        "W/O", OneOf(("W/O", "bcr", "diffaug"), studiogan=_OTHER_AUGMENTATIONS)
+    )
 
 
 SECTIONS: Final[dict[str, type]] = {

@@ -5,10 +5,10 @@ import math
 
 from topk_plugin.engine.config import Config
 from topk_plugin.engine.evidence import describe_evidence
-from topk_plugin.engine.trainer import top_k_schedule
+from topk_plugin.engine.trainer import images_per_step, top_k_schedule
 
 
-def steps_to_floor(config: Config, steps_per_epoch: int) -> float | None:
+def steps_to_floor(config: Config, steps_per_epoch: float) -> float | None:
     """Training steps until k reaches its floor; infinity if it never does, None without top-k."""
     schedule, batch = top_k_schedule(config), config.OPTIMIZATION.batch_size
     if schedule is None:
@@ -20,11 +20,11 @@ def steps_to_floor(config: Config, steps_per_epoch: int) -> float | None:
     # k is a whole number and may get there before the fraction does
     periods = bisect.bisect_left(range(latest), -floor, key=lambda e: -schedule.k(e, batch))
     if schedule.every == "epoch":
-        return periods * steps_per_epoch
+        return math.ceil(periods * steps_per_epoch)
     return math.ceil(periods * schedule.every / config.OPTIMIZATION.g_updates_per_step)
 
 
-def describe_top_k(config: Config, steps_per_epoch: int) -> list[str]:
+def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
     """Lines on the top-k settings: where k starts and ends, and a remedy if it ends too high."""
     schedule, loss = top_k_schedule(config), config.LOSS
     optimization = config.OPTIMIZATION
@@ -63,14 +63,14 @@ def describe_top_k(config: Config, steps_per_epoch: int) -> list[str]:
     return lines
 
 
-def describe_plan(config: Config, *, images: int, steps_per_epoch: int) -> list[str]:
+def describe_plan(config: Config, *, images: int, steps_per_epoch: float) -> list[str]:
     """Lines on the length of a run and its top-k schedule."""
     optimization = config.OPTIMIZATION
-    per_step = optimization.batch_size * optimization.acml_steps * optimization.d_updates_per_step
     total = optimization.total_steps
+    epoch = f"{steps_per_epoch:,.1f}".removesuffix(".0")
     return [
-        f"plan: {total:,} steps = {total / steps_per_epoch:,.1f} epochs of {steps_per_epoch:,} "
-        f"steps; a step shows {per_step} of {images:,} real images to the critic "
+        f"plan: {total:,} steps = {total / steps_per_epoch:,.1f} epochs of {epoch} steps; a "
+        f"step shows {images_per_step(config)} of {images:,} real images to the critic "
         f"({optimization.d_updates_per_step} critic and {optimization.g_updates_per_step} "
         f"generator updates, batch {optimization.batch_size}"
         + (f" x {optimization.acml_steps} accumulated)" if optimization.acml_steps > 1 else ")"),

@@ -145,9 +145,14 @@ STUDIOGAN_DEFAULTS: Final[dict[str, dict[str, object]]] = {
 }
 
 PLUGIN_KEYS: Final[dict[str, frozenset[str]]] = {
-    "LOSS": frozenset({"topk_mode", "topk_policy", "topk_scope", "topk_normalize", "topk_every"})
+    "LOSS": frozenset(
+        {
+            *("topk_mode", "topk_policy", "topk_scope", "topk_normalize", "topk_every"),
+            "real_label",
+        }
+    )
 }
-"""Keys that only the built-in engine and a patched StudioGAN know."""
+"""Keys that only the built-in engine and, all but real_label, a patched StudioGAN know."""
 
 RUN_OPTIONS: Final[dict[str, str | None]] = {
     "cfg_file": "-cfg FILE",

@@ -17,19 +17,16 @@ from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.stream import BatchStream
 from topk_plugin.engine.ema import GeneratorEMA
 from topk_plugin.engine.latents import LatentSource
-from topk_plugin.engine.losses.adversarial import discriminator_loss, generator_loss
-from topk_plugin.engine.losses.augment import flip_and_shift
-from topk_plugin.engine.losses.consistency import latent_sensitivity, output_consistency
-from topk_plugin.engine.losses.contrastive import conditional_contrastive_loss
 from topk_plugin.engine.networks import build_discriminator, build_generator
 from topk_plugin.engine.networks.batch_statistics import frozen_batch_statistics
 from topk_plugin.engine.networks.sampling import sampling_copy
+from topk_plugin.engine.networks.self_attention import allow_second_derivatives
+from topk_plugin.engine.objectives import Fakes, Objectives, given, needs_second_derivatives
 from topk_plugin.engine.optimizers import build_optimizer, load_optimizer
 from topk_plugin.engine.seeds import derive_seed
+from topk_plugin.errors import UserError
 from topk_plugin.plugin import TopK
 from topk_plugin.schedule import KSchedule
-
-Outputs = dict[str, Tensor]
 
 
 class Trainer:
@@ -46,7 +43,13 @@ class Trainer:
             random stream of its own.
         device: where to train.
         precision: "fp32", or "bf16" for autocast in bfloat16.
-        compiled: put both networks through torch.compile; the first steps then take a minute.
+        compiled: put both networks through torch.compile; the first steps then take a minute. A
+            critic whose gradient is penalised stays as it is: compiled code has no second
+            derivative.
+
+    Raises:
+        ValueError: the networks can't be built.
+        UserError: the images are too few for a step.
     """
 
     def __init__(
@@ -104,10 +107,10 @@ class Trainer:
             device=device,
         )
         self.latents = LatentSource(config, seed=derive_seed(seed, "latents"), device=device)
+        self._check_that_a_step_fits_in_an_epoch(images)
         self.augmentation = torch.Generator(device)
         self.augmentation.manual_seed(derive_seed(seed, "augmentation"))
-        self._d_loss = discriminator_loss(config.LOSS.adv_loss)
-        self._g_loss = generator_loss(config.LOSS.adv_loss)
+        self.objectives = Objectives(config, self.discriminator, self.augmentation)
         self.schedule = top_k_schedule(config)
         self.topk: TopK | None = None
         if self.schedule is not None and config.LOSS.topk_mode == "gate":
@@ -119,17 +122,43 @@ class Trainer:
                 seed=derive_seed(seed, "random policy"),
             )
             self.topk.attach(self.discriminator, score="adv_output", labels=1)
+        if needs_second_derivatives(config.LOSS):
+            allow_second_derivatives(self.discriminator)
+        elif compiled:
+            compile_forward(self.discriminator)
         if compiled:
             compile_forward(self.generator)
-            compile_forward(self.discriminator)
 
     # --- one step --------------------------------------------------------------------------
 
     @property
     def images_per_step(self) -> int:
         """Real images that one step looks at."""
+        return images_per_step(self.config)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Training steps that a pass over the images takes, on average.
+
+        As in StudioGAN, feature matching takes a whole basket of real batches for each batch of
+        the generator and looks at the first one only.
+        """
+        return self.stream.steps_per_epoch / self._baskets_per_step
+
+    @property
+    def _baskets_per_step(self) -> int:
         optimization = self.config.OPTIMIZATION
-        return optimization.batch_size * optimization.acml_steps * optimization.d_updates_per_step
+        matched = optimization.g_updates_per_step * optimization.acml_steps
+        return 1 + matched if self.config.LOSS.apply_fm else 1
+
+    def _check_that_a_step_fits_in_an_epoch(self, images: ImageSet) -> None:
+        if self.steps_per_epoch < 1:
+            raise UserError(
+                f"{images.name} has {len(images)} images and gives {self.stream.steps_per_epoch} "
+                f"baskets of real batches, but with LOSS.apply_fm one step takes "
+                f"{self._baskets_per_step}; lower OPTIMIZATION.batch_size, d_updates_per_step, "
+                "g_updates_per_step or acml_steps, or give more images"
+            )
 
     @property
     def k(self) -> int | None:
@@ -145,7 +174,7 @@ class Trainer:
 
         Returns:
             The losses of the last updates, 0-d tensors on the device: ``loss/generator``,
-            ``loss/discriminator``, and ``loss/conditional`` (of real images) with 2C.
+            ``loss/discriminator``, and ``loss/conditional`` (of real images) with AC, 2C, D2DCE.
         """
         if self.config.OPTIMIZATION.d_first:
             losses = self._train_discriminator()
@@ -177,33 +206,9 @@ class Trainer:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _discriminator_losses(self, real: Tensor, real_labels: Tensor) -> dict[str, Tensor]:
-        loss = self.config.LOSS
-        labels = self.latents.labels(len(real))
-        z = self.latents.latents(len(real))
-        nearby = self.latents.nearby(z) if loss.apply_zcr else None
         with torch.no_grad(), frozen_batch_statistics(self.generator):
-            fake = self.generator(z, labels)
-            fake_nearby = None if nearby is None else self.generator(nearby, labels)
-
-        real_out = self._criticise(real, real_labels)
-        fake_out = self._criticise(fake, labels)
-        total = self._d_loss(real_out["adv_output"], fake_out["adv_output"])
-        losses = {}
-        if "embed" in real_out:
-            losses["loss/conditional"] = self._contrastive(real_out)
-            total = total + _given(loss.cond_lambda) * losses["loss/conditional"]
-        if loss.apply_bcr:
-            real_aug = flip_and_shift(real, self.augmentation)
-            fake_aug = flip_and_shift(fake, self.augmentation)
-            real_term = output_consistency(real_out, self._criticise(real_aug, real_labels))
-            fake_term = output_consistency(fake_out, self._criticise(fake_aug, labels))
-            total = total + _given(loss.real_lambda) * real_term
-            total = total + _given(loss.fake_lambda) * fake_term
-        if fake_nearby is not None:
-            nearby_out = self._criticise(fake_nearby, labels)
-            total = total + _given(loss.d_lambda) * output_consistency(fake_out, nearby_out)
-        losses["loss/discriminator"] = total
-        return losses
+            fakes = self._generate(len(real))
+        return self.objectives.of_discriminator(real, real_labels, fakes, step=self.step_count)
 
     def _train_generator(self) -> dict[str, Tensor]:
         optimization = self.config.OPTIMIZATION
@@ -228,37 +233,22 @@ class Trainer:
         return {"loss/generator": total.detach()}
 
     def _generator_losses(self) -> Tensor:
-        loss, batch_size = self.config.LOSS, self.config.OPTIMIZATION.batch_size
-        labels = self.latents.labels(batch_size)
-        z = self.latents.latents(batch_size)
-        nearby = self.latents.nearby(z) if loss.apply_zcr else None
-        fake = self.generator(z, labels)
-        fake_nearby = None if nearby is None else self.generator(nearby, labels)
-        self.last_fakes = fake.detach()
+        loss = self.config.LOSS
+        fakes = self._generate(self.config.OPTIMIZATION.batch_size)
+        self.last_fakes = fakes.images.detach()
+        return self.objectives.of_generator(
+            fakes,
+            k=self.k if loss.topk_mode == "slice" else None,
+            real=next(iter(self.stream.next_step())) if loss.apply_fm else None,
+        )
 
-        out = self._criticise(fake, labels)
-        scores = out["adv_output"]
-        if loss.topk_mode == "slice" and self.k is not None:
-            # What StudioGAN does itself; only the adversarial term is cut.
-            scores = torch.topk(scores, self.k).values
-        total = self._g_loss(scores)
-        if "embed" in out:
-            total = total + _given(loss.cond_lambda) * self._contrastive(out)
-        if fake_nearby is not None:
-            total = total - _given(loss.g_lambda) * latent_sensitivity(fake, fake_nearby)
-        return total
-
-    def _criticise(self, images: Tensor, labels: Tensor) -> Outputs:
-        """The critic's outputs, half precisions raised to fp32 for the losses."""
-        out: Outputs = self.discriminator(images, labels)
-        return {
-            name: value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-            for name, value in out.items()
-        }
-
-    def _contrastive(self, out: Outputs) -> Tensor:
-        temperature = _given(self.config.LOSS.temperature)
-        return conditional_contrastive_loss(out["embed"], out["proxy"], out["label"], temperature)
+    def _generate(self, count: int) -> Fakes:
+        labels = self.latents.labels(count)
+        z = self.latents.latents(count)
+        nearby = self.latents.nearby(z) if self.config.LOSS.apply_zcr else None
+        images = self.generator(z, labels)
+        images_nearby = None if nearby is None else self.generator(nearby, labels)
+        return Fakes(images, labels, images_nearby)
 
     def _generator_step(self) -> AbstractContextManager[None]:
         return nullcontext() if self.topk is None else self.topk.generator_step()
@@ -292,6 +282,7 @@ class Trainer:
             "stream": self.stream.state_dict(),
             "latents": self.latents.generator.get_state(),
             "augmentation": self.augmentation.get_state(),
+            "objectives": self.objectives.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -311,6 +302,8 @@ class Trainer:
         load_optimizer(self.g_optimizer, state["g_optimizer"])
         load_optimizer(self.d_optimizer, state["d_optimizer"])
         self.stream.load_state_dict(state["stream"])
+        # checkpoints of versions without LeCam have no such entry
+        self.objectives.load_state_dict(state.get("objectives", {"lecam": None}), self.device)
         self.step_count = int(state["step"])
         self._generator_updates = int(state["generator_updates"])
         self._epochs = self.stream.epoch
@@ -331,19 +324,23 @@ class Trainer:
                 self.exact = False
 
 
+def images_per_step(config: Config) -> int:
+    """Real images that one training step shows to the critic."""
+    optimization = config.OPTIMIZATION
+    updates = optimization.d_updates_per_step
+    if config.LOSS.apply_fm:
+        updates += optimization.g_updates_per_step
+    return optimization.batch_size * optimization.acml_steps * updates
+
+
 def top_k_schedule(config: Config) -> KSchedule | None:
     """The schedule of section LOSS, or None when top-k training is off."""
     loss = config.LOSS
     if not loss.apply_topk:
         return None
     every = loss.topk_every if isinstance(loss.topk_every, int) else "epoch"
-    return KSchedule(_given(loss.topk_gamma), _given(loss.topk_nu), cast(Any, every))
+    return KSchedule(given(loss.topk_gamma), given(loss.topk_nu), cast(Any, every))
 
 
 def _default_scope() -> str:
     return "global" if distributed.world_size() > 1 else "rank"
-
-
-def _given(value: float | None) -> float:
-    assert value is not None  # the config's checks saw to it
-    return value

@@ -59,3 +59,26 @@ def test_generator_raises_its_scores_below_the_target(name):
 def test_unknown_names_are_refused(choose):
     with pytest.raises(ValueError, match="'MH'; allowed: hinge, logistic"):
         choose("MH")
+
+
+@given(real=logits, fake=logits, target=st.floats(0.01, 0.99))
+def test_smoothed_labels_are_the_target_of_a_cross_entropy(real, fake, target):
+    computed = discriminator_loss("vanilla", real_label=target)(
+        torch.tensor(real, dtype=torch.float64), torch.tensor(fake, dtype=torch.float64)
+    )
+    on_real = [target * _softplus(-x) + (1 - target) * _softplus(x) for x in real]
+    expected = _mean(on_real) + _mean(map(_softplus, fake))
+    assert computed.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_a_real_label_of_one_is_no_smoothing():
+    for name in FORMULAS:
+        assert discriminator_loss(name, real_label=1.0) is discriminator_loss(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("hinge", 0.9), ("vanilla", 0.0), ("vanilla", 1.1), ("vanilla", -1)]
+)
+def test_labels_that_cannot_be_smoothed_are_refused(name, target):
+    with pytest.raises(ValueError, match=f"real_label is {target} for the loss '{name}'"):
+        discriminator_loss(name, real_label=target)

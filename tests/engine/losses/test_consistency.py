@@ -19,6 +19,12 @@ def test_embeddings_add_their_own_mean():
     torch.testing.assert_close(output_consistency(first, second), torch.tensor(4 + 9 / 2))
 
 
+def test_classifiers_add_their_logits():
+    first = {"adv_output": torch.tensor([1.0]), "cls_output": torch.tensor([[1.0, 2.0]])}
+    second = {"adv_output": torch.tensor([3.0]), "cls_output": torch.tensor([[1.0, 5.0]])}
+    torch.testing.assert_close(output_consistency(first, second), torch.tensor(4 + 9 / 2))
+
+
 def test_latent_sensitivity_is_the_mean_over_all_pixels():
     images, nearby = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
     nearby[0, 1, 2, 3] = 2.0

@@ -15,13 +15,29 @@ DiscriminatorLoss = Callable[[Tensor, Tensor], Tensor]
 GeneratorLoss = Callable[[Tensor], Tensor]
 
 
-def discriminator_loss(name: str) -> DiscriminatorLoss:
+def discriminator_loss(name: str, *, real_label: float = 1.0) -> DiscriminatorLoss:
     """The function from real logits [N] and fake logits [M] to the discriminator's scalar loss.
 
+    Args:
+        name: of the loss.
+        real_label: the probability of being real that the discriminator is to give real images;
+            below 1 it is one-sided label smoothing (Salimans et al. 2016, arXiv 1606.03498), which
+            "vanilla" alone allows.
+
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or a ``real_label`` that is not allowed.
     """
-    return _LOSSES[_known(name)][0]
+    loss = _LOSSES[_known(name)][0]
+    if real_label == 1:
+        return loss
+    if name != "vanilla" or not 0 < real_label < 1:
+        raise ValueError(
+            f"real_label is {real_label} for the loss {name!r}; allowed: above 0 and at most 1 "
+            "with 'vanilla', 1 otherwise"
+        )
+    # Cross-entropy with the target t: t softplus(-x) + (1 - t) softplus(x), and
+    # softplus(x) = x + softplus(-x).
+    return lambda real, fake: loss(real, fake) + (1 - real_label) * real.mean()
 
 
 def generator_loss(name: str) -> GeneratorLoss:

@@ -1,6 +1,8 @@
-"""Consistency terms of ICR-GAN: bCR and zCR (Zhao et al. 2020, arXiv 2002.04724).
+"""Consistency terms: CR (Zhang et al. 2020, arXiv 1910.12027), and ICR-GAN's bCR and zCR
+(Zhao et al. 2020, arXiv 2002.04724).
 
-bCR: weigh ``output_consistency`` of an image and its augmented version, for real and for fake
+CR: weigh ``output_consistency`` of a real image and its augmented version in the discriminator's
+loss. bCR: weigh ``output_consistency`` of an image and its augmented version, for real and for fake
 images, in the discriminator's loss. zCR: weigh ``output_consistency`` of images from a latent
 vector and from a nearby one in the discriminator's loss, and ``latent_sensitivity`` of the two,
 negative, in the generator's.
@@ -15,12 +17,13 @@ from torch import Tensor
 def output_consistency(outputs: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> Tensor:
     """Mean squared difference of two outputs of the discriminator, a scalar.
 
-    Compares "adv_output" [N], and "embed" [N, D] as well where the discriminator is contrastive
-    (2C), as StudioGAN does.
+    Compares "adv_output" [N], and as well, as StudioGAN does, "cls_output" [N, classes] where the
+    discriminator classifies (AC) and "embed" [N, D] where it is contrastive (2C, D2DCE).
     """
     difference = F.mse_loss(outputs["adv_output"], others["adv_output"])
-    if "embed" in outputs:
-        difference = difference + F.mse_loss(outputs["embed"], others["embed"])
+    for name in ("cls_output", "embed"):
+        if name in outputs:
+            difference = difference + F.mse_loss(outputs[name], others[name])
     return difference
 
 

@@ -1,8 +1,9 @@
 """The conditional contrastive (2C) loss of ContraGAN."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from topk_plugin.engine.losses.similarity import cosine_similarities
 
 
 def conditional_contrastive_loss(
@@ -28,13 +29,8 @@ def conditional_contrastive_loss(
     """
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}; allowed: above 0")
-    precise = torch.promote_types(embed.dtype, torch.float32)
-    embed = F.normalize(embed.to(precise), dim=1, eps=1e-8)
-    proxy = F.normalize(proxy.to(precise), dim=1, eps=1e-8)
-    with_proxy = (embed * proxy).sum(1, keepdim=True) / temperature
-    # Autocast would round the similarities to half precision.
-    with torch.autocast(embed.device.type, enabled=False):
-        with_others = embed @ embed.t() / temperature
+    with_others, with_proxy = cosine_similarities(embed, proxy)
+    with_others, with_proxy = with_others / temperature, with_proxy[:, None] / temperature
     same = torch.eye(len(label), dtype=torch.bool, device=label.device)
     other_class = label[:, None] != label[None, :]
     excluded = float("-inf")

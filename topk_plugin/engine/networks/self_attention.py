@@ -28,11 +28,24 @@ class SelfAttention(nn.Module):
         self.conv1x1_g = layers.conv2d(channels, channels // 2, 1, bias=False)
         self.conv1x1_attn = layers.conv2d(channels // 2, channels, 1, bias=False)
         self.sigma = nn.Parameter(torch.zeros(1))
+        self.twice_differentiable = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` [N, channels, H, W] to the same shape; H and W are even."""
         queries = self.conv1x1_theta(x).flatten(2)
         keys = F.max_pool2d(self.conv1x1_phi(x), 2).flatten(2)
         values = F.max_pool2d(self.conv1x1_g(x), 2).flatten(2)
-        mixed = self_attention_2d(queries, keys, values).unflatten(2, x.shape[2:])
-        return x + self.sigma * self.conv1x1_attn(mixed)
+        mixed = self_attention_2d(
+            queries, keys, values, twice_differentiable=self.twice_differentiable
+        )
+        return x + self.sigma * self.conv1x1_attn(mixed.unflatten(2, x.shape[2:]))
+
+
+def allow_second_derivatives(network: nn.Module) -> None:
+    """Let the gradient of ``network`` be differentiated in turn, as gradient penalties do.
+
+    It costs the fused kernels of self-attention, which have no second derivative.
+    """
+    for module in network.modules():
+        if isinstance(module, SelfAttention):
+            module.twice_differentiable = True

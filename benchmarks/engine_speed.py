@@ -111,7 +111,11 @@ def _measure(model: str, channels: int, options: argparse.Namespace) -> dict[str
             name = f"built in, {precision}{', compiled' if compiled else ''}"
             sides[name] = Side(None, precision, compiled, False, **common)
     with tempfile.TemporaryDirectory() as folder:
-        processes = {name: Process(side, Path(folder)) for name, side in sides.items()}
+        processes = {}
+        for number, (name, side) in enumerate(sides.items()):
+            own = Path(folder) / f"{number}"  # StudioGAN's trainers write files of equal names
+            own.mkdir()
+            processes[name] = Process(side, own)
         weights = Path(folder) / "weights.pt"
         processes["built in, fp32"].ask("save", weights)
         for process in processes.values():

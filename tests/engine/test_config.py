@@ -199,11 +199,16 @@ def test_wrong_names_are_refused(text, parts, write):
         assert part in sentence
 
 
-def test_a_left_out_backbone_is_refused_because_of_studiogans_default(write):
-    sentence = refusal(write("DATA: {img_size: 32}\n"))
-    assert "MODEL.backbone" in sentence
-    assert "left out" in sentence
-    assert "'big_resnet'" in sentence
+def test_a_left_out_backbone_is_studiogans_default(write):
+    assert load_config(write("DATA: {img_size: 32}\n")).MODEL.backbone == "resnet"
+
+
+def test_older_backbones_need_less(write):
+    for backbone in ("resnet", "deep_conv"):
+        model = {"backbone": backbone, "g_cond_mtd": "cBN", "z_dim": 99}
+        assert Config.from_dict({"MODEL": model}).MODEL.g_shared_dim is None
+    widths = "MODEL: {backbone: deep_conv, g_conv_dim: N/A, d_conv_dim: N/A}\n"
+    assert load_config(write(widths)).MODEL.g_conv_dim is None
 
 
 def test_a_stylegan_file_is_refused_for_its_backbone_first(write):
@@ -229,7 +234,7 @@ def test_no_run_option_is_also_a_key(option):
         ("LOSS.adv_loss=N/A", ["LOSS.adv_loss is 'N/A'"]),
         ("LOSS.adv_loss=3", ["LOSS.adv_loss is 3", "in quotes"]),
         ("MODEL.g_cond_mtd=cbn", ["did you mean 'cBN'?"]),
-        ("MODEL.d_cond_mtd=AC", ["MODEL.d_cond_mtd is 'AC'", STUDIOGAN]),
+        ("MODEL.d_cond_mtd=MH", ["MODEL.d_cond_mtd is 'MH'", STUDIOGAN]),
         ("MODEL.g_cond_mtd=No", ["MODEL.g_cond_mtd is False", "in quotes"]),
         ("MODEL.backbone=big_resnet_deep_legacy", ["StudioGAN takes", "'big_resnet'"]),
         ("MODEL.apply_g_sn='True'", ["MODEL.apply_g_sn is 'True'", "without quotes"]),
@@ -300,7 +305,13 @@ def test_a_step_interval_is_taken_for_topk_every(write):
 
 # --- values that do not go together ----------------------------------------------------------
 
+DCGAN = "MODEL.backbone=deep_conv", "MODEL.z_dim=100"
 CBN = "MODEL.g_cond_mtd=cBN", "MODEL.g_shared_dim=16"
+CLASSIFIER = "MODEL.d_cond_mtd=AC", "LOSS.cond_lambda=1"
+DATA_TO_DATA = (
+    *("MODEL.d_cond_mtd=D2DCE", "MODEL.d_embed_dim=32", "LOSS.m_p=0.98"),
+    *("LOSS.cond_lambda=1", "LOSS.temperature=0.5"),
+)
 CONTRASTIVE = (
     *("MODEL.d_cond_mtd=2C", "MODEL.d_embed_dim=32"),
     *("LOSS.cond_lambda=1", "LOSS.temperature=0.5"),
@@ -329,7 +340,21 @@ ATTENTION = "MODEL.apply_attn=true", "MODEL.attn_g_loc=[2]"
 @pytest.mark.parametrize(
     "group",
     [
-        *(CBN, CONTRASTIVE, TOPK, CR, BCR, ZCR, DIFFAUG, PENALTY, R1, MATCHING, LECAM),
+        *(
+            CBN,
+            CLASSIFIER,
+            DATA_TO_DATA,
+            CONTRASTIVE,
+            TOPK,
+            CR,
+            BCR,
+            ZCR,
+            DIFFAUG,
+            PENALTY,
+            R1,
+            MATCHING,
+            LECAM,
+        ),
         *(EMA, SGD, RMSPROP, ATTENTION),
     ],
     ids=lambda g: g[0],
@@ -360,6 +385,10 @@ def test_a_feature_needs_each_of_its_settings(group, write):
         ([*CR, *BCR], ["LOSS.apply_cr and LOSS.apply_bcr", "StudioGAN refuses"]),
         ([*CR, *ZCR], ["LOSS.apply_cr and LOSS.apply_zcr", "StudioGAN refuses"]),
         ([*R1, "LOSS.r1_place=outside_loop"], ["'outside_loop'", "use 'inside_loop'"]),
+        (["MODEL.g_conv_dim=N/A"], ["MODEL.backbone 'big_resnet' needs MODEL.g_conv_dim"]),
+        ([*DCGAN, "MODEL.d_conv_dim=32"], ["MODEL.d_conv_dim is 32 but has no effect", "'N/A'"]),
+        ([*DCGAN, "DATA.img_size=64"], ["DATA.img_size is 64", "images of 32 only"]),
+        ([*DCGAN, "MODEL.apply_attn=true", "MODEL.attn_d_loc=[4]"], ["numbered from 1 to 3"]),
         (["LOSS.real_label=0.9", "LOSS.adv_loss=hinge"], ["real_label is 0.9", "use 'vanilla'"]),
         ([*SGD, "OPTIMIZATION.momentum=0"], ["OPTIMIZATION.nesterov", "momentum above 0"]),
     ],

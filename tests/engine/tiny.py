@@ -57,6 +57,24 @@ ICR = {
 }
 
 
+REGULARIZERS: dict[str, dict] = {
+    "WGAN-GP": {"LOSS": {"adv_loss": "wasserstein", "apply_gp": True, "gp_lambda": 10.0}},
+    "R1": {"LOSS": {"apply_r1_reg": True, "r1_place": "inside_loop", "r1_lambda": 10.0}},
+    "CR": {"LOSS": {"apply_cr": True, "cr_lambda": 10.0}, "AUG": {"cr_aug_type": "cr"}},
+    "LeCam": {
+        "LOSS": {
+            "apply_lecam": True,
+            "lecam_lambda": 0.3,
+            "lecam_ema_start_iter": 1,
+            "lecam_ema_decay": 0.9,
+        }
+    },
+    "DiffAugment": {"AUG": {"apply_diffaug": True, "diffaug_type": "diffaug"}},
+    "feature matching": {"LOSS": {"apply_fm": True, "fm_lambda": 1.0}},
+    "label smoothing": {"LOSS": {"adv_loss": "vanilla", "real_label": 0.9}},
+}
+
+
 def tiny_config(*changes: dict) -> Config:
     sections = {name: dict(values) for name, values in BASE.items()}
     for change in changes:

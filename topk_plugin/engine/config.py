@@ -16,6 +16,7 @@ from topk_plugin.engine.config_file import read_config_file, read_overrides
 from topk_plugin.engine.config_names import Tree, known_tree, refuse_unsupported
 from topk_plugin.engine.config_rules import Rule
 from topk_plugin.engine.config_sections import (
+    ABSENT,
     RULE,
     SECTIONS,
     AugConfig,
@@ -137,7 +138,7 @@ def _read_section(name: str, section: type, given: Mapping[str, object]) -> obje
             if key.default is not None:
                 rule.read(f"{full_name} (left out, so StudioGAN's default)", key.default)
             values[key.name] = key.default
-        elif key.default is None and given[key.name] == NOT_AVAILABLE:
+        elif key.metadata[ABSENT] and given[key.name] == NOT_AVAILABLE:
             values[key.name] = None
         else:
             values[key.name] = rule.read(full_name, given[key.name])

@@ -18,6 +18,7 @@ from topk_plugin.engine.config_sections import (
 from topk_plugin.errors import UserError
 
 _GENERATOR_BLOCKS: Final = {32: 3, 64: 4, 128: 5}
+_DEFAULT_WIDTH: Final = 64  # of StudioGAN's g_conv_dim and d_conv_dim
 """Image size in pixels -> residual blocks of big_resnet's generator (the critic has one more)."""
 
 _SWITCHES: Final[dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
@@ -98,6 +99,7 @@ def check_together(
     _check_conditional_loss(model, loss, optimization)
     _check_label_smoothing(loss)
     _check_penalties(loss)
+    _check_widths(data, model)
     _check_blocks(data, model)
     _check_moving_average(model)
     _check_consistency(loss, aug)
@@ -118,7 +120,7 @@ def _need(because: str, **settings: object) -> None:
 
 
 def _check_conditioning(data: DataConfig, model: ModelConfig) -> None:
-    if model.g_cond_mtd == "cBN":
+    if model.g_cond_mtd == "cBN" and model.backbone == "big_resnet":
         _need("MODEL.g_cond_mtd 'cBN'", MODEL__g_shared_dim=model.g_shared_dim)
     methods = {"g_cond_mtd": model.g_cond_mtd, "d_cond_mtd": model.d_cond_mtd}
     for key, method in methods.items():
@@ -178,10 +180,28 @@ def _check_penalties(loss: LossConfig) -> None:
         )
 
 
+def _check_widths(data: DataConfig, model: ModelConfig) -> None:
+    widths = {"g_conv_dim": model.g_conv_dim, "d_conv_dim": model.d_conv_dim}
+    if model.backbone != "deep_conv":
+        for key, width in widths.items():
+            _need(f"MODEL.backbone {model.backbone!r}", **{f"MODEL__{key}": width})
+        return
+    if data.img_size != 32:
+        raise UserError(
+            f"DATA.img_size is {data.img_size}; MODEL.backbone 'deep_conv' makes images of 32 only"
+        )
+    for key, width in widths.items():
+        if width not in (None, _DEFAULT_WIDTH):
+            raise UserError(
+                f"MODEL.{key} is {width} but has no effect: the widths of MODEL.backbone "
+                "'deep_conv' are fixed; set it to 'N/A', or choose 'resnet' or 'big_resnet'"
+            )
+
+
 def _check_blocks(data: DataConfig, model: ModelConfig) -> None:
     blocks = _GENERATOR_BLOCKS[data.img_size]
     chunks = blocks + 1  # one part of z for the first layer and one for each block
-    if model.z_dim % chunks:
+    if model.backbone == "big_resnet" and model.z_dim % chunks:
         below = model.z_dim // chunks * chunks
         choices = f"{below} or {below + chunks}" if below else f"{chunks}"
         raise UserError(
@@ -198,7 +218,7 @@ def _check_blocks(data: DataConfig, model: ModelConfig) -> None:
         )
     for key, locations, last in (
         ("attn_g_loc", model.attn_g_loc, blocks),
-        ("attn_d_loc", model.attn_d_loc, blocks + 1),
+        ("attn_d_loc", model.attn_d_loc, blocks + (model.backbone != "deep_conv")),
     ):
         if any(location > last for location in locations):
             raise UserError(

@@ -12,6 +12,7 @@ from typing import Any, Final
 from topk_plugin.engine.config_rules import Blocks, Every, Flag, Number, OneOf, Rule, Text, Whole
 
 RULE: Final = "rule"
+ABSENT: Final = "may be absent"
 _ACTIVATIONS: Final = OneOf(("ReLU", "Leaky_ReLU", "ELU", "GELU"), studiogan=("Auto",))
 _INITIALISATIONS: Final = OneOf(("ortho", "N02", "glorot", "xavier"))
 _STRENGTH: Final = Number(at_least=0.0)
@@ -22,9 +23,9 @@ _OTHER_AUGMENTATIONS: Final = (
 )
 
 
-def _key(default: object, rule: Rule) -> Any:
-    """A dataclass field; a key whose default is None may be "N/A" in a YAML file."""
-    return field(default=default, metadata={RULE: rule})
+def _key(default: object, rule: Rule, *, may_be_absent: bool = False) -> Any:
+    """A dataclass field; "N/A" in a YAML file is None, where that or the default allows it."""
+    return field(default=default, metadata={RULE: rule, ABSENT: may_be_absent or default is None})
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,16 @@ class ModelConfig:
     backbone: str = _key(
         "resnet",
         OneOf(
-            ("big_resnet",),
+            ("deep_conv", "resnet", "big_resnet"),
             studiogan=(
-                *("deep_conv", "resnet", "big_resnet_deep_legacy", "big_resnet_deep_studiogan"),
+                *("big_resnet_deep_legacy", "big_resnet_deep_studiogan"),
                 *("stylegan2", "stylegan3"),
             ),
         ),
     )
     g_cond_mtd: str = _key("W/O", OneOf(("W/O", "cBN"), studiogan=("cAdaIN",)))
     d_cond_mtd: str = _key(
-        "W/O", OneOf(("W/O", "PD", "2C"), studiogan=("AC", "MH", "MD", "D2DCE", "SPD"))
+        "W/O", OneOf(("W/O", "PD", "AC", "2C", "D2DCE"), studiogan=("MH", "MD", "SPD"))
     )
     normalize_d_embed: bool = _key(False, Flag())
     d_embed_dim: int | None = _key(None, Whole(1))
@@ -67,8 +68,8 @@ class ModelConfig:
     z_prior: str = _key("gaussian", OneOf(("gaussian", "uniform")))
     z_dim: int = _key(128, Whole(1))
     g_shared_dim: int | None = _key(None, Whole(1))
-    g_conv_dim: int = _key(64, Whole(1))
-    d_conv_dim: int = _key(64, Whole(1))
+    g_conv_dim: int | None = _key(64, Whole(1), may_be_absent=True)
+    d_conv_dim: int | None = _key(64, Whole(1), may_be_absent=True)
     apply_g_ema: bool = _key(False, Flag())
     g_ema_decay: float | None = _key(None, Number(at_least=0.0, below=1.0))
     g_ema_start: int | None = _key(None, Whole(0))

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from topk_plugin.engine.networks.big_resnet_discriminator import DiscriminatorBlock
 from topk_plugin.engine.networks.conditional_batch_norm import ConditionalBatchNorm2d
 from topk_plugin.engine.networks.layers import Layers, activation
+from topk_plugin.engine.networks.resnet_discriminator import DiscriminatorBlock
 from topk_plugin.engine.networks.self_attention import SelfAttention
 
 PLAIN = Layers(spectral=False)

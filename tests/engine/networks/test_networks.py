@@ -51,12 +51,34 @@ def test_shapes_also_at_batch_one(size, batch):
     [
         ("W/O", {"h", "adv_output", "label"}),
         ("PD", {"h", "adv_output", "label"}),
+        ("AC", {"h", "adv_output", "label", "cls_output"}),
         ("2C", {"h", "adv_output", "label", "embed", "proxy"}),
+        ("D2DCE", {"h", "adv_output", "label", "embed", "proxy"}),
     ],
 )
-def test_discriminator_returns_what_its_conditioning_has(conditioning, keys):
-    discriminator = build_discriminator(replace(MODEL, d_cond_mtd=conditioning), DataConfig())
-    assert discriminator(torch.rand(2, 3, 32, 32), torch.tensor([0, 9])).keys() == keys
+@pytest.mark.parametrize("backbone", ["big_resnet", "deep_conv"])
+def test_discriminator_returns_what_its_conditioning_has(backbone, conditioning, keys):
+    model = replace(MODEL, backbone=backbone, d_cond_mtd=conditioning)
+    discriminator = build_discriminator(model, DataConfig())
+    outputs = discriminator(torch.rand(2, 3, 32, 32), torch.tensor([0, 9]))
+    assert outputs.keys() == keys
+    if conditioning == "AC":
+        assert outputs["cls_output"].shape == (2, 10)
+        torch.testing.assert_close(outputs["h"].norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "deep_conv"])
+@pytest.mark.parametrize("conditional", [True, False])
+def test_older_generators_use_the_label_as_it_is(backbone, conditional):
+    method = "cBN" if conditional else "W/O"
+    model = replace(MODEL, backbone=backbone, g_cond_mtd=method, g_shared_dim=None, z_dim=7)
+    generator = build_generator(model, DataConfig()).eval()
+    z = torch.randn(1, 7).expand(10, 7)
+    images = generator(z, torch.arange(10))
+    assert images.shape == (10, 3, 32, 32)
+    different = (images[1:] - images[:1]).abs().amax((1, 2, 3)) > 1e-4
+    assert bool(different.all()) == conditional
+    assert bool(different.any()) == conditional
 
 
 def test_projection_depends_on_the_label_by_the_embedding_only():
@@ -119,6 +141,7 @@ def test_initialisation(init, spectral):
         ({"g_act_fn": "Swish"}, "activation is 'Swish'.*ReLU"),
         ({"g_init": "zeros"}, "initialization is 'zeros'.*ortho"),
         ({"g_conv_dim": 1}, "4 channels.*at least 8"),
+        ({"g_conv_dim": None}, "g_conv_dim is None"),
     ],
 )
 def test_generator_refuses(change, message):
@@ -130,7 +153,9 @@ def test_generator_refuses(change, message):
     ("change", "message"),
     [
         ({"d_embed_dim": None}, "embed_dim is None"),
-        ({"d_cond_mtd": "AC"}, "conditioning is 'AC'.*PD"),
+        ({"d_cond_mtd": "MH"}, "conditioning is 'MH'.*PD"),
+        ({"d_cond_mtd": "D2DCE", "d_embed_dim": None}, "embed_dim is None; conditioning 'D2DCE'"),
+        ({"d_conv_dim": None}, "d_conv_dim is None"),
     ],
 )
 def test_discriminator_refuses(change, message):
@@ -143,3 +168,7 @@ def test_other_image_sizes_are_refused():
     for build in (build_generator, build_discriminator):
         with pytest.raises(ValueError, match="img_size is 48; allowed: 32, 64, 128"):
             build(MODEL, data)
+    data = DataConfig(img_size=64)
+    for build in (build_generator, build_discriminator):
+        with pytest.raises(ValueError, match="img_size is 64; allowed with deep_conv: 32"):
+            build(replace(MODEL, backbone="deep_conv"), data)

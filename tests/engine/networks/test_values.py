@@ -32,6 +32,9 @@ def test_outputs_and_gradients_are_studiogans(recorded, recorded_networks, modes
             product = (outputs["embed"] * outputs["proxy"]).sum(1)
             loss = loss + product.square().mean()
             computed["embed_times_proxy"] = product
+        if "cls_output" in outputs:
+            loss = loss + outputs["cls_output"].square().mean()
+            computed["cls_output"] = outputs["cls_output"].flatten()
         loss.backward()
         computed["generator_gradient_norm"] = _gradient_norm(generator)
         computed["discriminator_gradient_norm"] = _gradient_norm(discriminator)

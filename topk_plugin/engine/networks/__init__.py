@@ -1,4 +1,4 @@
-"""StudioGAN's ``big_resnet`` generator and discriminator, rebuilt name for name."""
+"""StudioGAN's networks ``deep_conv``, ``resnet`` and ``big_resnet``, rebuilt name for name."""
 
 from topk_plugin.engine.networks.build import build_discriminator, build_generator
 

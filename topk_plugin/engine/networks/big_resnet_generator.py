@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from topk_plugin.engine.networks.conditional_batch_norm import ConditionalBatchNorm2d
+from topk_plugin.engine.networks.generator_block import GeneratorBlock
 from topk_plugin.engine.networks.initialization import initialize
 from topk_plugin.engine.networks.layers import Layers, activation, batch_norm
 from topk_plugin.engine.networks.self_attention import SelfAttention
@@ -23,39 +21,7 @@ WIDTHS = {
 }
 
 
-class GeneratorBlock(nn.Module):
-    """A residual block that doubles height and width."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        condition_dim: int,
-        activation_name: str,
-        layers: Layers,
-    ) -> None:
-        super().__init__()
-        self.bn1 = ConditionalBatchNorm2d(condition_dim, in_channels, layers)
-        self.bn2 = ConditionalBatchNorm2d(condition_dim, out_channels, layers)
-        self.activation = activation(activation_name)
-        self.conv2d0 = layers.conv2d(in_channels, out_channels, 1)
-        self.conv2d1 = layers.upsample_conv2d(in_channels, out_channels)
-        self.conv2d2 = layers.conv2d(out_channels, out_channels, 3)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Map ``x`` [N, in, H, W], ``condition`` [N, condition_dim] to [N, out, 2H, 2W]."""
-        h = self.conv2d1(self._activated(self.bn1, x, condition))
-        h = self._activated(self.bn2, h, condition)
-        # A 1x1 convolution commutes with nearest up-sampling and costs a quarter before it.
-        return self.conv2d2(h) + F.interpolate(self.conv2d0(x), scale_factor=2.0)
-
-    def _activated(self, bn: ConditionalBatchNorm2d, x: Tensor, condition: Tensor) -> Tensor:
-        if isinstance(self.activation, nn.ReLU):
-            return cast(Tensor, bn(x, condition, relu=True))
-        return cast(Tensor, self.activation(bn(x, condition)))
-
-
-class Generator(nn.Module):
+class BigResnetGenerator(nn.Module):
     """Latent vectors and labels to images (BigGAN, Brock et al. 2019, arXiv 1809.11096).
 
     Parameter and buffer names, shapes and order, and the values computed from them, are those of

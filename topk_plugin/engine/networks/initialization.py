@@ -25,7 +25,7 @@ def initialize(network: nn.Module, name: str) -> None:
         raise ValueError(f"initialization is {name!r}; allowed: {', '.join(INITIALIZATIONS)}")
     draw = INITIALIZATIONS[name]
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
             draw(getattr(module, "weight_orig", module.weight))
             bias = getattr(module, "bias", None)
             if bias is not None:

@@ -54,6 +54,16 @@ class Layers:
             nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         )
 
+    def halving_conv2d(self, in_channels: int, out_channels: int) -> nn.Conv2d:
+        """A 4x4 convolution with stride 2 that halves height and width."""
+        return self._normalised(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1))
+
+    def conv_transpose2d(self, in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+        """A 4x4 transposed convolution with stride 2 that doubles height and width."""
+        return self._normalised(
+            nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1)
+        )
+
     def upsample_conv2d(self, in_channels: int, out_channels: int) -> UpsampleConv2d:
         """A 3x3 convolution of the image up-sampled by 2."""
         return self._normalised(UpsampleConv2d(in_channels, out_channels, 3, padding=1))

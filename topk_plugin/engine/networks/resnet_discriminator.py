@@ -1,4 +1,4 @@
-"""BigGAN's discriminator for 32, 64 and 128 pixels, in StudioGAN's naming."""
+"""The residual discriminator for 32, 64 and 128 pixels, in StudioGAN's naming."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from topk_plugin.engine.networks.initialization import initialize
 from topk_plugin.engine.networks.layers import Layers, activation, batch_norm
+from topk_plugin.engine.networks.scoring import ScoringNetwork
 from topk_plugin.engine.networks.self_attention import SelfAttention
 
 # Per image size: channels out of each block in units of d_conv_dim, and how many of the blocks,
@@ -18,8 +19,6 @@ WIDTHS = {
     128: (1, 2, 4, 8, 16, 16),
 }
 HALVING_BLOCKS = {32: 2, 64: 4, 128: 5}
-
-CONDITIONINGS = ("W/O", "PD", "2C")
 
 
 class FirstBlock(nn.Module):
@@ -86,19 +85,17 @@ class DiscriminatorBlock(nn.Module):
         return h + skip
 
 
-class Discriminator(nn.Module):
-    """Images and labels to scores (BigGAN, arXiv 1809.11096; ContraGAN, arXiv 2006.12681).
+class ResnetDiscriminator(ScoringNetwork):
+    """Images and labels to scores (SNGAN, arXiv 1802.05957; BigGAN, arXiv 1809.11096).
 
     Parameter and buffer names, shapes and order, and the values computed from them, are those of
-    StudioGAN's ``big_resnet`` discriminator.
+    StudioGAN's ``resnet`` and ``big_resnet`` discriminators, which are one network.
 
     Args:
         img_size: 32, 64 or 128 pixels.
-        num_classes: labels are 0 .. num_classes - 1.
         conv_dim: unit of the channel counts.
-        conditioning: "W/O" (none), "PD" (projection) or "2C" (conditional contrastive).
-        embed_dim: length of the contrastive embedding; needed with "2C" only.
-        normalize_embed: with "2C", scale embeddings and proxies to unit length.
+        num_classes, conditioning, embed_dim, normalize_embed: see
+            :class:`~topk_plugin.engine.networks.scoring.ScoringNetwork`.
         spectral: spectral normalisation of every layer; batch normalisation where it is off.
         attention_after: self-attention follows these blocks, counted from 1.
         activation_name: see :data:`~topk_plugin.engine.networks.layers.ACTIVATIONS`.
@@ -122,16 +119,15 @@ class Discriminator(nn.Module):
         activation_name: str,
         init: str,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            num_classes=num_classes,
+            conditioning=conditioning,
+            embed_dim=embed_dim,
+            normalize_embed=normalize_embed,
+        )
         if img_size not in WIDTHS:
             raise ValueError(f"img_size is {img_size}; allowed: {', '.join(map(str, WIDTHS))}")
-        if conditioning not in CONDITIONINGS:
-            raise ValueError(
-                f"conditioning is {conditioning!r}; allowed: {', '.join(CONDITIONINGS)}"
-            )
         channels = [3] + [conv_dim * width for width in WIDTHS[img_size]]
-        self.conditioning = conditioning
-        self.normalize_embed = normalize_embed
         layers = Layers(spectral)
 
         # Modules are made in StudioGAN's order: state_dict keeps it, and so do random draws.
@@ -148,14 +144,7 @@ class Discriminator(nn.Module):
                 blocks.append(nn.ModuleList([SelfAttention(fan_out, layers)]))
         self.blocks = nn.ModuleList(blocks)
         self.activation = activation(activation_name)
-        self.linear1 = layers.linear(channels[-1], 1)
-        if conditioning == "PD":
-            self.embedding = layers.embedding(num_classes, channels[-1])
-        elif conditioning == "2C":
-            if embed_dim is None:
-                raise ValueError("embed_dim is None; conditioning '2C' needs its length")
-            self.linear2 = layers.linear(channels[-1], embed_dim)
-            self.embedding = layers.embedding(num_classes, embed_dim)
+        self.add_scoring_layers(channels[-1], layers)
         initialize(self, init)
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -166,21 +155,11 @@ class Discriminator(nn.Module):
             labels: int64 [N]; not used without conditioning.
 
         Returns:
-            "adv_output" [N] (logits, higher is more real), "h" [N, features] (activations summed
-            over positions), "label" [N] (the labels given); with "2C" also "embed" and "proxy",
-            both [N, embed_dim].
+            See :meth:`~topk_plugin.engine.networks.scoring.ScoringNetwork.score`; "h" are
+            activations summed over positions.
         """
         h = images
         for group in self.blocks.children():
             for block in group.children():
                 h = block(h)
-        h = self.activation(h).sum(dim=(2, 3))
-        outputs = {"h": h, "adv_output": self.linear1(h).squeeze(1), "label": labels}
-        if self.conditioning == "PD":
-            outputs["adv_output"] = outputs["adv_output"] + (self.embedding(labels) * h).sum(1)
-        elif self.conditioning == "2C":
-            embed, proxy = self.linear2(h), self.embedding(labels)
-            if self.normalize_embed:
-                embed, proxy = F.normalize(embed, dim=1), F.normalize(proxy, dim=1)
-            outputs["embed"], outputs["proxy"] = embed, proxy
-        return outputs
+        return self.score(self.activation(h).sum(dim=(2, 3)), labels)

@@ -204,11 +204,10 @@ def test_a_left_out_backbone_is_studiogans_default(write):
 
 
 def test_older_backbones_need_less(write):
-    for backbone in ("resnet", "deep_conv"):
-        model = {"backbone": backbone, "g_cond_mtd": "cBN", "z_dim": 99}
-        assert Config.from_dict({"MODEL": model}).MODEL.g_shared_dim is None
-    widths = "MODEL: {backbone: deep_conv, g_conv_dim: N/A, d_conv_dim: N/A}\n"
-    assert load_config(write(widths)).MODEL.g_conv_dim is None
+    model = {"backbone": "resnet", "g_cond_mtd": "cBN", "z_dim": 99}
+    assert Config.from_dict({"MODEL": model}).MODEL.g_shared_dim is None
+    fixed = "MODEL: {backbone: deep_conv, g_cond_mtd: cBN, g_conv_dim: N/A, d_conv_dim: N/A}\n"
+    assert load_config(write(fixed)).MODEL.g_conv_dim is None
 
 
 def test_a_stylegan_file_is_refused_for_its_backbone_first(write):
@@ -305,7 +304,10 @@ def test_a_step_interval_is_taken_for_topk_every(write):
 
 # --- values that do not go together ----------------------------------------------------------
 
-DCGAN = "MODEL.backbone=deep_conv", "MODEL.z_dim=100"
+DCGAN = (
+    *("MODEL.backbone=deep_conv", "MODEL.z_dim=100"),
+    *("MODEL.g_conv_dim=N/A", "MODEL.d_conv_dim=N/A"),
+)
 CBN = "MODEL.g_cond_mtd=cBN", "MODEL.g_shared_dim=16"
 CLASSIFIER = "MODEL.d_cond_mtd=AC", "LOSS.cond_lambda=1"
 DATA_TO_DATA = (
@@ -386,7 +388,9 @@ def test_a_feature_needs_each_of_its_settings(group, write):
         ([*CR, *ZCR], ["LOSS.apply_cr and LOSS.apply_zcr", "StudioGAN refuses"]),
         ([*R1, "LOSS.r1_place=outside_loop"], ["'outside_loop'", "use 'inside_loop'"]),
         (["MODEL.g_conv_dim=N/A"], ["MODEL.backbone 'big_resnet' needs MODEL.g_conv_dim"]),
-        ([*DCGAN, "MODEL.d_conv_dim=32"], ["MODEL.d_conv_dim is 32 but has no effect", "'N/A'"]),
+        ([*DCGAN, "MODEL.d_conv_dim=32"], ["MODEL.d_conv_dim is 32", "are fixed", "'N/A'"]),
+        (["MODEL.backbone=deep_conv"], ["MODEL.g_conv_dim is 64", "are fixed", "'N/A'"]),
+        (["MODEL.backbone=resnet", "MODEL.g_shared_dim=8"], ["g_shared_dim is 8", "'resnet'"]),
         ([*DCGAN, "DATA.img_size=64"], ["DATA.img_size is 64", "images of 32 only"]),
         ([*DCGAN, "MODEL.apply_attn=true", "MODEL.attn_d_loc=[4]"], ["numbered from 1 to 3"]),
         (["LOSS.real_label=0.9", "LOSS.adv_loss=hinge"], ["real_label is 0.9", "use 'vanilla'"]),

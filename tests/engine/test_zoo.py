@@ -13,8 +13,13 @@ from topk_plugin.engine.networks import deep_conv
 from topk_plugin.engine.trainer import Trainer
 
 BACKBONES = {
-    "deep_conv": {"g_conv_dim": "N/A", "d_conv_dim": "N/A", "attn_d_loc": [2]},
-    "resnet": {"apply_g_sn": False},
+    "deep_conv": {
+        "g_conv_dim": "N/A",
+        "d_conv_dim": "N/A",
+        "g_shared_dim": "N/A",
+        "attn_d_loc": [2],
+    },
+    "resnet": {"apply_g_sn": False, "g_shared_dim": "N/A"},
     "big_resnet": {},
 }
 EMBEDDING = {"d_embed_dim": 8, "normalize_d_embed": True}

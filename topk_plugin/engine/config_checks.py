@@ -18,7 +18,6 @@ from topk_plugin.engine.config_sections import (
 from topk_plugin.errors import UserError
 
 _GENERATOR_BLOCKS: Final = {32: 3, 64: 4, 128: 5}
-_DEFAULT_WIDTH: Final = 64  # of StudioGAN's g_conv_dim and d_conv_dim
 """Image size in pixels -> residual blocks of big_resnet's generator (the critic has one more)."""
 
 _SWITCHES: Final[dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
@@ -122,6 +121,11 @@ def _need(because: str, **settings: object) -> None:
 def _check_conditioning(data: DataConfig, model: ModelConfig) -> None:
     if model.g_cond_mtd == "cBN" and model.backbone == "big_resnet":
         _need("MODEL.g_cond_mtd 'cBN'", MODEL__g_shared_dim=model.g_shared_dim)
+    if model.g_shared_dim is not None and model.backbone != "big_resnet":
+        raise UserError(
+            f"MODEL.g_shared_dim is {model.g_shared_dim}, a setting of MODEL.backbone "
+            f"'big_resnet', and backbone is {model.backbone!r}; leave it out"
+        )
     methods = {"g_cond_mtd": model.g_cond_mtd, "d_cond_mtd": model.d_cond_mtd}
     for key, method in methods.items():
         if method != "W/O" and data.num_classes < 2:
@@ -191,10 +195,11 @@ def _check_widths(data: DataConfig, model: ModelConfig) -> None:
             f"DATA.img_size is {data.img_size}; MODEL.backbone 'deep_conv' makes images of 32 only"
         )
     for key, width in widths.items():
-        if width not in (None, _DEFAULT_WIDTH):
+        if width is not None:
             raise UserError(
-                f"MODEL.{key} is {width} but has no effect: the widths of MODEL.backbone "
-                "'deep_conv' are fixed; set it to 'N/A', or choose 'resnet' or 'big_resnet'"
+                f"MODEL.{key} is {width} (64 where it is left out), but the widths of "
+                "MODEL.backbone 'deep_conv' are fixed; set it to 'N/A', or choose 'resnet' or "
+                "'big_resnet'"
             )
 
 

@@ -79,8 +79,6 @@ def main() -> None:
     for channels, model in itertools.product(options.channels, options.models):
         rows[model, channels] = _measure(model, channels, options)
         result = {
-            "command": "python -m benchmarks.engine_speed --studiogan CHECKOUT --data "
-            "data/cifar10_jpeg_train.zip" + " --compile" * options.compile,
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
             "rows": [rows[key] for key in sorted(rows, key=lambda k: (k[1], k[0]))],
@@ -214,12 +212,30 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _command(row: dict[str, Any]) -> str:
+    """The command that measured one case."""
+    sides = row["seconds"]
+    words = ["python -m benchmarks.engine_speed"]
+    words += ["--studiogan CHECKOUT"] * (STUDIOGAN in sides)
+    words += ["--data data/cifar10_jpeg_train.zip", f"--models {row['model']}"]
+    words += [f"--channels {row['channels']}", f"--rounds {len(next(iter(sides.values())))}"]
+    words += [f"--replayed {len(next(iter(row['losses'].values())))}"]
+    words += ["--compile"] * any(name.endswith("compiled") for name in sides)
+    return " ".join(words)
+
+
 def report(result: dict[str, Any]) -> str:
     """The page of the results."""
     parts = [
         "# Training iterations, StudioGAN's trainer against the built-in one",
         "",
-        f"`{result['command']}`: {result['hardware']}, "
+        "Measured in parts, each by a command of its own:",
+        "",
+        "```",
+        *(_command(row) for row in result["rows"]),
+        "```",
+        "",
+        f"{result['hardware']}, "
         f"{' and '.join(sorted({str(r['threads']) for r in result['rows']}))} threads, python "
         f"{result['versions']['python']}, torch {result['versions']['torch']}. An iteration: data, "
         "discriminator updates, a generator update, moving average, optimisers. StudioGAN's mixed "

@@ -134,6 +134,9 @@ def _speed() -> str:
         rates = {name: row["images_per_step"] / median for name, median in row["median"].items()}
         cells = [row["model"], str(row["channels"]), f"{rates[STUDIOGAN]:.0f} images/s"]
         for name in names:
+            if name not in rates:
+                cells.append("not measured")
+                continue
             middle, low, high = row["ratio"][STUDIOGAN][name]
             cells.append(f"{rates[name]:.0f}: **{middle:.2f}** x [{low:.2f}, {high:.2f}]")
         lines.append(f"| {' | '.join(cells)} |")

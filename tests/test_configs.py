@@ -13,7 +13,10 @@ from topk_plugin.engine.studiogan_schema import STUDIOGAN_DEFAULTS
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATA_SETS = {"Digits": 1797, "FashionMNIST": 60_000, "CIFAR10": 50_000}  # training images
 METHODS = ("BigGAN", "ContraGAN", "BigGAN-ICR")
-PAIRS = [(data, method) for data in DATA_SETS for method in METHODS]
+PAIRS = [
+    *((data, method) for data in DATA_SETS for method in METHODS),
+    *(("CIFAR10", method) for method in ("DCGAN", "SNGAN")),
+]
 FILES = sorted(CONFIGS.glob("*/*.yaml"))
 TOPK_KEYS = {"apply_topk", "topk_gamma", "topk_nu"}
 

@@ -3,18 +3,13 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
+from topk_plugin.comparison import Values, compare, interval
 from topk_plugin.mixture.measures import MEASURES
 from topk_plugin.mixture.training import LAST_PART
 
 STEPS_TO_HALF = "steps_to_half"
 LOWER_IS_BETTER = ("kl", STEPS_TO_HALF)
-CONFIDENCE = 0.95
-SIGNIFICANCE = 0.05
-
-Values = NDArray[np.float64]
 
 
 def late(result: dict[str, Any], measure: str, part: int = 0) -> Values:
@@ -50,20 +45,6 @@ def steps_to_half(result: dict[str, Any]) -> Values:
     return values
 
 
-def interval(values: Values) -> list[float] | None:
-    """[low, high]: 95 % bootstrap interval of the mean over seeds; None for fewer than 2 seeds."""
-    if len(values) < 2:
-        return None
-    found = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        random_state=np.random.default_rng(0),
-    ).confidence_interval
-    return [float(found.low), float(found.high)]
-
-
 def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
     """A dict for each of ``MEASURES`` and ``STEPS_TO_HALF``, and each arm.
 
@@ -78,7 +59,7 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
     for measure in (*MEASURES, STEPS_TO_HALF):
         curve = measure in MEASURES
         values = late(result, measure) if curve else steps_to_half(result)
-        comparisons = compare(values[1:], values[0], measure)
+        comparisons = compare(values[1:], values[0], lower_is_better=measure in LOWER_IS_BETTER)
         for a, name in enumerate(names):
             row: dict[str, Any] = {
                 "measure": measure,
@@ -94,62 +75,3 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
                 row["difference"] = comparisons[a - 1]
             rows.append(row)
     return rows
-
-
-def compare(arms: Values, baseline: Values, measure: str) -> list[dict[str, Any]]:
-    """Paired comparisons over seeds.
-
-    Args:
-        arms: [arm, seed] values.
-        baseline: [seed] values.
-        measure: one of ``MEASURES``.
-
-    Returns:
-        A dict an arm: ``mean`` of the differences to the baseline; ``interval``; ``t_test`` and
-        ``wilcoxon``: two-sided p-values, None for one seed or where no seed differs; ``holm``: the
-        t-test's, corrected for the number of arms (Holm 1979); ``verdict``: "better" or "worse"
-        where the interval does not hold 0 and ``holm`` is under 0.05, else "not decided" (the
-        bootstrap alone would be too sure with few seeds).
-    """
-    comparisons: list[dict[str, Any]] = []
-    for values in arms:
-        differences = values - baseline
-        t_test = wilcoxon = None
-        if len(differences) > 1 and differences.any():
-            wilcoxon = float(stats.wilcoxon(differences).pvalue)
-            t_test = 0.0  # all seeds differ by the same
-            if np.ptp(differences) > 1e-9 * abs(differences).max():
-                t_test = float(stats.ttest_rel(values, baseline).pvalue)
-        comparisons.append(
-            {
-                "mean": float(differences.mean()),
-                "interval": interval(differences),
-                "t_test": t_test,
-                "wilcoxon": wilcoxon,
-            }
-        )
-    _correct(comparisons)
-    for comparison in comparisons:
-        comparison["verdict"] = _verdict(comparison, measure)
-    return comparisons
-
-
-def _correct(comparisons: list[dict[str, Any]]) -> None:
-    tested = sorted(
-        (c for c in comparisons if c["t_test"] is not None), key=lambda c: float(c["t_test"])
-    )
-    largest = 0.0
-    for comparison in comparisons:
-        comparison["holm"] = None
-    for i, comparison in enumerate(tested):
-        largest = max(largest, min(1.0, comparison["t_test"] * (len(tested) - i)))
-        comparison["holm"] = largest
-
-
-def _verdict(comparison: dict[str, Any], measure: str) -> str:
-    if comparison["holm"] is None or comparison["holm"] >= SIGNIFICANCE:
-        return "not decided"
-    low, high = comparison["interval"]
-    if low <= 0 <= high:
-        return "not decided"
-    return "better" if (low > 0) != (measure in LOWER_IS_BETTER) else "worse"

@@ -1,0 +1,1 @@
+"""Paired training runs with and without top-k, their measures and their report."""

@@ -1,0 +1,103 @@
+"""Pictures of a comparison."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from benchmarks.reproduction.results import MEASURES, Results
+from topk_plugin.files import atomic_write
+
+COLOURS = {
+    "baseline": "#4d4d4d",
+    "topk": "#0072b2",
+    "bottomk": "#d55e00",
+    "randomk": "#009e73",
+    "balancedk": "#cc79a7",
+}
+# kernel distances and test-split distances say in the table what there is to say
+CURVES = (
+    *("frechet_distance", "fid", "raw_frechet_distance", "raw_fid", "precision", "recall"),
+    *("class_share_kl", "label_agreement", "rank_correlation"),
+)
+DPI = 90
+
+
+def curves(results: Results, gan: str, path: Path) -> None:
+    """Every measure along the training: a thin line a seed, a thick one their mean."""
+    arms = {arm: seeds for arm, seeds in results.runs[gan].items() if seeds}
+    runs = [run for seeds in arms.values() for run in seeds.values()]
+    measured = {name for run in runs for name in run["history"][-1]}
+    names = [name for name in CURVES if name in measured]
+    columns = 4
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.7 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, name in zip(axes, names, strict=False):
+        for arm, seeds in arms.items():
+            lines = [
+                ([e["step"] for e in run["history"]], [e[name] for e in run["history"]])
+                for run in seeds.values()
+            ]
+            for steps, values in lines:
+                axis.plot(steps, values, color=COLOURS[arm], alpha=0.25, linewidth=0.8)
+            mean = np.mean([values for _, values in lines], axis=0)
+            axis.plot(lines[0][0], mean, color=COLOURS[arm], label=f"{arm} ({len(lines)})")
+        axis.set_title(MEASURES[name], fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        if name.endswith(("distance", "fid")):
+            axis.set_yscale("log")
+    axes[0].legend(fontsize=7)
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    _save(figure, path)
+
+
+def differences(rows: list[dict[str, Any]], measure: str, path: Path) -> None:
+    """Paired differences to the baseline, in percent of it, a line a GAN and arm."""
+    shown = [row for row in rows if row["measure"] == measure and row.get("difference")]
+    figure = Figure(figsize=(7.5, 1.2 + 0.32 * len(shown)), layout="constrained")
+    axis: Axes = figure.subplots()
+    for place, row in enumerate(reversed(shown)):
+        scale = 100 / row["baseline"]
+        difference = row["difference"]
+        colour = COLOURS[row["arm"]]
+        low, high = difference["interval"] or [difference["mean"]] * 2
+        axis.plot([scale * low, scale * high], [place, place], color=colour)
+        axis.plot(scale * difference["mean"], place, "o", color=colour)
+    axis.axvline(0, color="#999999", linewidth=0.8)
+    labels = [f"{row['gan']}, {row['arm']} ({row['pairs']})" for row in reversed(shown)]
+    axis.set_yticks(range(len(shown)), labels, fontsize=8)
+    axis.set_ylim(-0.6, len(shown) - 0.4)
+    axis.set_xlabel(f"{MEASURES[measure]}: difference to the baseline, % (95 %, number of pairs)")
+    _save(figure, path)
+
+
+def samples(root: Path, gan: str, arms: list[str], path: Path) -> bool:
+    """The last grids of seed 0 side by side, the same latents in each; False if there is none."""
+    grids = []
+    for arm in arms:
+        files = sorted((root / gan / f"{arm}-0" / "samples").glob("step_*.png"))
+        if files:
+            with Image.open(files[-1]) as picture:
+                grids.append((arm, np.asarray(picture.convert("RGB"))))
+    if not grids:
+        return False
+    figure = Figure(figsize=(3.6 * len(grids), 3.9), layout="constrained")
+    for axis, (arm, grid) in zip(
+        figure.subplots(1, len(grids), squeeze=False)[0], grids, strict=True
+    ):
+        axis.imshow(grid, interpolation="nearest")
+        axis.set_title(arm, fontsize=10)
+        axis.set_axis_off()
+    _save(figure, path)
+    return True
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)

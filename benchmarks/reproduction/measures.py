@@ -1,0 +1,172 @@
+"""What a run is measured by: image quality of both sets of weights, classes, and the selection."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.latents import LatentSource
+from topk_plugin.engine.run import EVALUATION_SEED
+from topk_plugin.engine.sample_grid import generate
+from topk_plugin.engine.trainer import Trainer
+from topk_plugin.evaluation.features import extract_features
+from topk_plugin.evaluation.metrics import Evaluator
+
+METRICS = ("fid", "kid", "prdc")
+RANKED_SAMPLES = 1000
+RANKED_REFERENCES = 10_000
+
+
+class Measures(Evaluator):
+    """An evaluator that measures more than the moving average's images.
+
+    Beside the metrics of :class:`~topk_plugin.evaluation.metrics.Evaluator` (against the training
+    split): ``test_`` and the first metric, against the test split; ``raw_`` and a metric, of the
+    raw weights on the same latents; ``class_share_kl``, the divergence in nats of the classes that
+    the extractor sees in the images from equal shares; for conditional GANs ``label_agreement``,
+    the share of images whose class the extractor sees as the one asked for, and
+    ``class_distance/NAME``, the Frechet distance within a class; ``rank_correlation``, Spearman's,
+    of the critic's score and the distance to the nearest real image in the features' space (under
+    0: the critic prefers images that are near real ones). Classes are left out where the extractor
+    is Inception, which has others.
+
+    Args:
+        trainer: the GAN that is measured.
+        train: what it is trained on.
+        test: other images of the same kind.
+        extractor_data: what the built-in extractor is trained on.
+        samples: generated images of a measurement.
+        extractor: "builtin" or "inception".
+        inception_weights: their file, or None.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        train: ImageSet,
+        test: ImageSet,
+        *,
+        extractor_data: ImageSet,
+        samples: int,
+        extractor: str,
+        inception_weights: Path | None,
+    ) -> None:
+        given: dict[str, Any] = {
+            "extractor": extractor,
+            "inception_weights": inception_weights,
+            "device": trainer.device,
+            "seed": 0,
+            "extractor_data": extractor_data,
+        }
+        super().__init__(train, metrics=METRICS, **given)
+        self._trainer = trainer
+        self._train = train
+        self._test = Evaluator(test, metrics=METRICS[:1], **given)
+        config = trainer.config
+        source = LatentSource(config, seed=EVALUATION_SEED, device=trainer.device)
+        # in this order evaluate_generator draws them too
+        self._latents, self._labels = source.latents(samples), source.labels(samples)
+        self._conditional = config.MODEL.g_cond_mtd != "W/O"
+        self._names = train.class_names if extractor == "builtin" else ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of ``evaluate``'s result."""
+        metrics = super().keys
+        keys = [*metrics, f"test_{metrics[0]}", *(f"raw_{name}" for name in metrics)]
+        if self._names:
+            keys.append("class_share_kl")
+            if self._conditional:
+                keys += ["label_agreement", *(f"class_distance/{name}" for name in self._names)]
+        return (*keys, "rank_correlation")
+
+    def evaluate(self, images: Any) -> dict[str, float]:
+        """The values of ``keys`` for the moving average's ``images``."""
+        raw = self._generate(self._trainer.sampler(use_ema=False), len(self._latents))
+        plain = super().evaluate
+        values = plain(images)
+        values |= {f"test_{name}": value for name, value in self._test.evaluate(images).items()}
+        values |= {f"raw_{name}": value for name, value in plain(raw).items()}
+        if self._names:
+            values |= self._of_classes(images)
+        return values | {"rank_correlation": self._rank_correlation(raw)}
+
+    def _generate(self, sampler: torch.nn.Module, count: int) -> Tensor:
+        batch = self._trainer.config.OPTIMIZATION.batch_size
+        return generate(sampler, self._latents[:count], self._labels[:count], batch_size=batch)
+
+    def _layers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        layers = extract_features(
+            self._extractor,
+            images,
+            device=self.device,
+            batch_size=self.batch_size,
+            what="generated images",
+        )
+        return layers[self._feature_layer], layers[self._logit_layer]
+
+    def _of_classes(self, images: Tensor) -> dict[str, float]:
+        features, logits = self._layers(images)
+        seen = logits.argmax(1)
+        shares = torch.bincount(seen, minlength=len(self._names)).double() / len(seen)
+        divergence = (shares * (shares * len(shares)).clamp_min(1e-300).log()).sum()
+        values = {"class_share_kl": float(divergence)}
+        if not self._conditional:
+            return values
+        labels = self._labels.cpu()
+        values["label_agreement"] = float((seen == labels).double().mean())
+        assert self._reference is not None
+        for index, name in enumerate(self._names):
+            real = self._reference[self._train.labels == index]
+            fake = features[labels == index]
+            if len(real) > 1 and len(fake) > 1:  # a class that is held out has no images
+                values[f"class_distance/{name}"] = frechet_distance(fake, real)
+        return values
+
+    def _rank_correlation(self, raw: Tensor) -> float:
+        fakes, labels = raw[:RANKED_SAMPLES], self._labels[:RANKED_SAMPLES]
+        features, _ = self._layers(fakes)
+        assert self._reference is not None
+        # every so-manieth image: files come sorted by class
+        stride = max(1, len(self._reference) // RANKED_REFERENCES)
+        nearest = torch.cdist(features, self._reference[::stride]).amin(1)
+        scores = critic_scores(self._trainer, fakes, labels)
+        correlation: float = spearmanr(scores.numpy(), nearest.numpy()).statistic
+        return float(np.nan_to_num(correlation))
+
+
+@torch.no_grad()
+def critic_scores(trainer: Trainer, images: Tensor, labels: Tensor) -> Tensor:
+    """The critic's score of each image, its state left alone.
+
+    Args:
+        trainer: whose critic.
+        images: uint8 [N, 3, S, S].
+        labels: int64 [N].
+
+    Returns:
+        float32 [N] on the CPU.
+    """
+    critic, batch = trainer.discriminator, trainer.config.OPTIMIZATION.batch_size
+    was_training = critic.training
+    critic.eval()
+    scores = []
+    for part, classes in zip(images.split(batch), labels.split(batch), strict=True):
+        pixels = (part.to(trainer.device).float() / 127.5 - 1).contiguous(
+            memory_format=torch.channels_last
+        )
+        scores.append(critic(pixels, classes.to(trainer.device))["adv_output"].float().cpu())
+    critic.train(was_training)
+    return torch.cat(scores)
+
+
+def frechet_distance(fake: Tensor, real: Tensor) -> float:
+    """Between the normal distributions of two sets of features, [N, D] and [M, D]."""
+    statistics = [fid_features_to_statistics(features.double()) for features in (fake, real)]
+    (value,) = fid_statistics_to_metric(*statistics, verbose=False).values()
+    return float(value)

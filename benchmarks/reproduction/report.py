@@ -1,0 +1,234 @@
+"""The report of a preset: Markdown, CSV, JSON and pictures, from the runs that are finished."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reproduction import figures
+from benchmarks.reproduction.presets import Preset
+from benchmarks.reproduction.results import (
+    MEASURES,
+    Results,
+    class_distances,
+    comparisons,
+    final,
+)
+from benchmarks.reproduction.spec import RunSpec
+from topk_plugin.files import atomic_write
+
+PRIMARY = ("frechet_distance", "fid")
+
+
+def write_report(preset: Preset, specs: Sequence[RunSpec], root: Path, save: Path) -> None:
+    """Write ``save``: README.md, summary.json, summary.csv, runs/ and the pictures.
+
+    Args:
+        preset: which.
+        specs: its runs, finished or not.
+        root: folder of the runs.
+        save: folder of the report.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    results = Results.read(preset, specs, root)
+    runs = list(results.all())
+    if not runs:
+        return
+    for run in runs:
+        name = f"{_file_name(run['gan'])}/{run['arm']}-{run['seed']}.json"
+        _write(save / "runs" / name, json.dumps(run, separators=(",", ":")) + "\n")
+    rows = comparisons(results)
+    _write(
+        save / "summary.json", json.dumps({"preset": preset.name, "rows": rows}, indent=1) + "\n"
+    )
+    _write(save / "summary.csv", _csv(runs))
+    pictures = _pictures(results, rows, root, save)
+    _write(save / "README.md", _page(preset, results, rows, pictures))
+
+
+def _pictures(
+    results: Results, rows: list[dict[str, Any]], root: Path, save: Path
+) -> dict[str, list[str]]:
+    """Draw them; GAN (or "") -> file names."""
+    found: dict[str, list[str]] = {}
+    primary = _primary(results)
+    if any(row["measure"] == primary and row.get("difference") for row in rows):
+        figures.differences(rows, primary, save / "differences.png")
+        found[""] = ["differences.png"]
+    for gan, arms in results.runs.items():
+        if not any(arms.values()):
+            continue
+        name = _file_name(gan)
+        found[gan] = []
+        if results.preset.looks > 1:
+            figures.curves(results, gan, save / f"curves-{name}.png")
+            found[gan].append(f"curves-{name}.png")
+        if len(arms) > 1 and figures.samples(root, gan, list(arms), save / f"samples-{name}.png"):
+            found[gan].append(f"samples-{name}.png")
+    return found
+
+
+def _page(
+    preset: Preset,
+    results: Results,
+    rows: list[dict[str, Any]],
+    pictures: dict[str, list[str]],
+) -> str:
+    runs = list(results.all())
+    planned = sum(count for arms in results.planned.values() for count in arms.values())
+    parts = [
+        f"# {preset.title}",
+        "",
+        f"`python -m benchmarks.reproduce --preset {preset.name}`: {len(runs)} of {planned} runs "
+        "are finished.",
+        "",
+        *_protocol(preset, results),
+        "",
+        *(f"![Differences]({name})" for name in pictures.get("", [])),
+    ]
+    if any("anomaly" in run for run in runs):
+        parts += ["", "## Anomaly detection", "", _table(rows, ["auroc", "auprc"])]
+    parts += ["", "## Image quality", "", _table(rows, [_primary(results)])]
+    for gan in preset.gans:
+        if not any(results.runs.get(gan.name, {}).values()):
+            continue
+        parts += ["", f"## {gan.name}", "", f"{gan.about}. From `configs/{gan.config}`."]
+        if gan.overrides:
+            parts += [f"Changed: {', '.join(f'`{o}`' for o in gan.overrides)}."]
+        parts += ["", *(f"![{name}]({name})\n" for name in pictures.get(gan.name, []))]
+        mine = [row for row in rows if row["gan"] == gan.name]
+        parts += [_table(mine, results.measures(), named=False)]
+        parts += _classes(results, gan.name)
+    parts += ["", "## Cost", "", _cost(results)]
+    return "\n".join(parts) + "\n"
+
+
+def _protocol(preset: Preset, results: Results) -> list[str]:
+    run = next(iter(results.all()))
+    with_, where = run["measured_with"], run["environment"]
+    extractor = f"the {with_['extractor']} extractor"
+    if "held_out_accuracy" in with_:
+        extractor += (
+            f", a small classifier that this project trained on {with_['trained_on']} and that has "
+            f"{with_['held_out_accuracy']:.1%} of held-out images right (weights "
+            f"`{with_['weights_sha256'][:12]}`); its distances compare with each other only and "
+            "are no FID"
+        )
+    return [
+        f"Protocol: runs of one GAN and seed share initial weights, data order, latents and "
+        f"augmentation. Measured at the end of the run on {with_['samples']:,} images of the "
+        f"generator's moving average (and of its raw weights, on the same latents), all runs with "
+        f"the same latents, in the features of {extractor}. Reference: {with_['reference']} "
+        f"({with_['reference_size']:,} images), where nothing else is said; images are compared at "
+        f"their own size. Training in {preset.precision}. Means with 95 % bootstrap intervals over "
+        "seeds; differences are paired by seed; a verdict needs an interval without 0 and a paired "
+        "t-test under 0.05, corrected for the number of arms (Holm). The first measure decides, "
+        "the others describe.",
+        "",
+        f"python {where['python']}, torch {where['torch']}, {where['system']}, "
+        f"{run['threads']} thread a run.",
+    ]
+
+
+def _table(rows: list[dict[str, Any]], measures: Sequence[str], *, named: bool = True) -> str:
+    """Rows of the measures; ``named``: with a column for the GAN."""
+    head = ["GAN"] * named + ["measure", "arm", "runs", "mean [95 %]"]
+    head += ["difference to the baseline [95 %]", "%", "paired t, Holm", "verdict"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for measure in measures:
+        for row in rows:
+            if row["measure"] != measure:
+                continue
+            cells = [row["gan"]] * named + [MEASURES[measure], row["arm"], str(len(row["values"]))]
+            cells.append(_with_interval(row["mean"], row["interval"]))
+            difference = row.get("difference")
+            if difference is None:
+                cells += [""] * 4
+            else:
+                cells.append(_with_interval(difference["mean"], difference["interval"], sign="+"))
+                share = difference["mean"] / row["baseline"] if row["baseline"] else float("nan")
+                # percents of a quantity that may be 0 or negative say nothing
+                cells.append("" if measure == "rank_correlation" else f"{100 * share:+.1f}")
+                holm = difference["holm"]
+                cells.append("-" if holm is None else f"{holm:.3f}")
+                cells.append("" if measure == "rank_correlation" else difference["verdict"])
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _classes(results: Results, gan: str) -> list[str]:
+    """Frechet distance within each class, means over seeds."""
+    arms = {arm: class_distances(results, gan, arm) for arm in results.runs[gan]}
+    arms = {arm: found for arm, found in arms.items() if found}
+    if not arms:
+        return []
+    names = list(next(iter(arms.values())))
+    lines = [
+        "",
+        "Frechet distance within each class, mean over seeds:",
+        "",
+        f"| class | {' | '.join(arms)} |",
+        "|---" * (1 + len(arms)) + "|",
+    ]
+    for name in names:
+        cells = [f"{sum(found[name]) / len(found[name]):.1f}" for found in arms.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cost(results: Results) -> str:
+    lines = [
+        "| GAN | arm | runs | images a second | minutes a run | core-hours |",
+        "|---|---|---|---|---|---|",
+    ]
+    for gan, arms in results.runs.items():
+        for arm, seeds in arms.items():
+            if not seeds:
+                continue
+            runs = list(seeds.values())
+            seconds = sum(run["training_seconds"] for run in runs)
+            images = sum(run["images_per_step"] * run["history"][-1]["step"] for run in runs)
+            cores = sum(run["training_seconds"] * run["threads"] for run in runs) / 3600
+            lines.append(
+                f"| {gan} | {arm} | {len(runs)} | {images / seconds:.0f} | "
+                f"{seconds / len(runs) / 60:.1f} | {cores:.2f} |"
+            )
+    return "\n".join(lines) + "\n\nTraining steps only; measuring comes on top."
+
+
+def _csv(runs: Sequence[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for run in runs for name in final(run)))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["gan", "arm", "seed", *names])
+    for run in runs:
+        values = final(run)
+        writer.writerow([run["gan"], run["arm"], run["seed"], *(values.get(n, "") for n in names)])
+    return text.getvalue()
+
+
+def _primary(results: Results) -> str:
+    return next(name for name in PRIMARY if name in results.measures())
+
+
+def _with_interval(mean: float, found: list[float] | None, *, sign: str = "") -> str:
+    digits = 4 if abs(mean) < 0.1 else 3 if abs(mean) < 10 else 1
+    text = f"{mean:{sign}.{digits}f}"
+    return (
+        text
+        if found is None
+        else f"{text} [{found[0]:{sign}.{digits}f}, {found[1]:{sign}.{digits}f}]"
+    )
+
+
+def _file_name(gan: str) -> str:
+    return gan.replace(" ", "-")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

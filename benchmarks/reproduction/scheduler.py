@@ -1,0 +1,198 @@
+"""Several runs at once, and a live table of what is done and how long is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from tqdm import tqdm
+
+from benchmarks.reproduction.spec import RunSpec
+from benchmarks.reproduction.worker import RESULT
+from topk_plugin.errors import UserError
+
+LOG = "log.txt"
+MEMORY_OF_A_RUN = 3 * 2**30  # bytes; narrow GANs on CIFAR-10 take 1 to 2 GiB
+
+
+class Stopped(Exception):
+    """The user or the system asked to stop; every run has saved a checkpoint."""
+
+
+@dataclass
+class _Job:
+    spec: RunSpec
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    first_step: int = 0
+    pace: list[float] = field(default_factory=list)  # steps a second of this sitting
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / RESULT).exists()
+
+    def step(self) -> int:
+        """The last step that the run logged."""
+        if self.done:
+            return self.spec.steps
+        log = self.folder / "metrics.jsonl"
+        try:
+            with open(log, "rb") as file:
+                file.seek(max(0, log.stat().st_size - 4096))
+                lines = file.read().splitlines()
+        except FileNotFoundError:
+            return 0
+        for line in reversed(lines):
+            try:
+                return int(json.loads(line)["step"])
+            except (ValueError, KeyError):  # cut off by the seek, or half written
+                continue
+        return 0
+
+
+def jobs_at_once(threads: int) -> int:
+    """How many runs fit into the cores and the free memory of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    by_cores = max(1, (cores or 1) // threads)
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return by_cores
+    return max(1, min(by_cores, free // MEMORY_OF_A_RUN))
+
+
+def run_all(
+    specs: Sequence[RunSpec],
+    root: Path,
+    *,
+    at_once: int,
+    say: Callable[[str], None],
+    after_each: Callable[[], None],
+) -> None:
+    """Finish every run of ``specs`` in folders below ``root``.
+
+    Args:
+        specs: the runs, the most important first.
+        root: folder of all runs.
+        at_once: so many processes.
+        say: prints a line.
+        after_each: called when a run is over.
+
+    Raises:
+        Stopped: asked to stop.
+        UserError: a run failed, or a folder holds a run of other settings.
+    """
+    jobs = [_Job(spec, root / spec.name) for spec in specs]
+    for job in jobs:
+        _check_same(job)
+    previous = {n: signal.signal(n, _stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    waiting = [job for job in jobs if not job.done]
+    running: list[_Job] = []
+    total = sum(job.spec.steps for job in jobs)
+    bar = tqdm(total=total, unit="step", disable=None, smoothing=0.02)
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(_start(waiting.pop(0), say))
+            for job in list(running):
+                assert job.process is not None
+                if job.process.poll() is None:
+                    continue
+                running.remove(job)
+                if job.done:
+                    say(f"{_count(jobs)} of {len(jobs)} runs done: {job.spec.name}; {_left(jobs)}")
+                    after_each()
+                else:
+                    raise UserError(_failure(job))
+            bar.update(sum(job.step() for job in jobs) - bar.n)
+            bar.set_postfix_str(", ".join(f"{j.spec.name} {j.step():,}" for j in running))
+            time.sleep(1.0)
+    finally:
+        for job in running:
+            assert job.process is not None
+            job.process.terminate()
+        for job in running:
+            assert job.process is not None
+            job.process.wait()
+        bar.close()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def table(specs: Sequence[RunSpec], root: Path) -> str:
+    """What is done, as text: a line a GAN and arm."""
+    groups: dict[tuple[str, str], list[_Job]] = {}
+    for spec in specs:
+        groups.setdefault((spec.gan, spec.arm), []).append(_Job(spec, root / spec.name))
+    lines = [f"{'GAN':28} {'arm':9} {'runs done':>10} {'steps done':>20}"]
+    for (gan, arm), jobs in groups.items():
+        steps, total = sum(j.step() for j in jobs), sum(j.spec.steps for j in jobs)
+        done = f"{_count(jobs)} of {len(jobs)}"
+        lines.append(f"{gan:28} {arm:9} {done:>10} {f'{steps:,} of {total:,}':>20}")
+    return "\n".join(lines)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    tqdm.write("stopping: every run saves a checkpoint", file=sys.stderr)
+    raise Stopped
+
+
+def _check_same(job: _Job) -> None:
+    """A folder may only go on with the run that it holds."""
+    if not (job.folder / "spec.json").exists():
+        return
+    before = RunSpec.read(job.folder)
+    names = ("config", "seed", "hold_out", "precision", "samples", "looks", "extractor")
+    changed = [name for name in names if getattr(before, name) != getattr(job.spec, name)]
+    if changed:
+        raise UserError(
+            f"{job.folder} holds a run with another {' and '.join(changed)}; give another folder "
+            "to --runs, or remove it"
+        )
+
+
+def _start(job: _Job, say: Callable[[str], None]) -> _Job:
+    job.spec.write(job.folder)
+    job.started_at, job.first_step = time.monotonic(), job.step()
+    at = f" at step {job.first_step:,}" if job.first_step else ""
+    say(f"{job.spec.name}{at}: {job.folder / LOG}")
+    threads = {"OMP_NUM_THREADS": str(job.spec.threads)}
+    with open(job.folder / LOG, "ab") as log:
+        job.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.reproduction.worker", str(job.folder)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=Path(__file__).resolve().parents[2],
+            env=os.environ | threads,
+            start_new_session=True,  # Ctrl-C reaches it through us only
+        )
+    return job
+
+
+def _count(jobs: Sequence[_Job]) -> int:
+    return sum(job.done for job in jobs)
+
+
+def _left(jobs: Sequence[_Job]) -> str:
+    """How long the rest takes at the pace of this sitting."""
+    now = time.monotonic()
+    begun = [job for job in jobs if job.started_at]
+    made = sum(job.step() - job.first_step for job in begun)
+    elapsed = now - min(job.started_at for job in begun)
+    rest = sum(job.spec.steps - job.step() for job in jobs)
+    if not made:
+        return f"{rest:,} steps left"
+    return f"{rest:,} steps left, about {tqdm.format_interval(rest * elapsed / made)}"
+
+
+def _failure(job: _Job) -> str:
+    lines = (job.folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    last = next((line for line in reversed(lines) if line.strip()), "no output")
+    return f"the run {job.spec.name} failed ({last.strip()}); its log is {job.folder / LOG}"

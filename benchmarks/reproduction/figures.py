@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from PIL import Image
 
 from benchmarks.reproduction.results import MEASURES, Results
@@ -51,6 +52,8 @@ def curves(results: Results, gan: str, path: Path) -> None:
         axis.tick_params(labelsize=7)
         if name.endswith(("distance", "fid")):
             axis.set_yscale("log")
+            for numbers in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+                numbers(ScalarFormatter())  # 100 and not 10^2: these scales span a decade or two
     axes[0].legend(fontsize=7)
     for axis in axes[len(names) :]:
         axis.set_axis_off()

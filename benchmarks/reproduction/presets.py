@@ -210,7 +210,7 @@ PRESETS: Final[dict[str, Preset]] = {
                     (*_TINY, *_schedule(12, nu=0.5, gamma=0.7)),
                     arms=(BASELINE, "topk"),
                     seeds=2,
-                    about="12 steps on the bundled digits: does everything run?",
+                    about="12 steps on the bundled digits",
                 ),
             ),
             precision="fp32",

@@ -96,7 +96,12 @@ def _page(
     for gan in preset.gans:
         if not any(results.runs.get(gan.name, {}).values()):
             continue
-        parts += ["", f"## {gan.name}", "", f"{gan.about}. From `configs/{gan.config}`."]
+        parts += [
+            "",
+            f"## {gan.name}",
+            "",
+            f"{gan.about[:1].upper()}{gan.about[1:]}. From `configs/{gan.config}`.",
+        ]
         if gan.overrides:
             parts += [f"Changed: {', '.join(f'`{o}`' for o in gan.overrides)}."]
         parts += ["", *(f"![{name}]({name})\n" for name in pictures.get(gan.name, []))]

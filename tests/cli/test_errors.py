@@ -129,7 +129,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "text as checkpoint": (text_as_checkpoint, "is damaged or not a checkpoint"),
     "other optimiser": (other_optimiser, "OPTIMIZATION.type_ is another"),
     "absurd width": (
-        lambda p, f: p.train(f / "new", "--set", "MODEL.g_conv_dim=10000000"),
+        lambda p, f: p.train(f / "new", "--set", "MODEL.g_conv_dim=1000000000"),
         "out of memory",
     ),
     "no checkpoint": (

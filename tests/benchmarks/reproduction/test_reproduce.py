@@ -1,0 +1,87 @@
+"""The smoke preset from the command to the report, and runs that fail."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reproduce import main
+from benchmarks.reproduction.presets import PRESETS, runs_of
+from benchmarks.reproduction.scheduler import run_all
+from benchmarks.reproduction.spec import Data, RunSpec
+from topk_plugin.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPK_PLUGIN_CACHE", str(tmp_path / "cache"))
+
+
+def smoke_run() -> RunSpec:
+    given = {"device": "cpu", "threads": 1, "inception_weights": None}
+    data = Data("Digits", None, None)
+    return runs_of(PRESETS["smoke"], data=data, images=1437, **given)[0]
+
+
+def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs, save = tmp_path / "runs", tmp_path / "report"
+    command = ["--preset", "smoke", "--runs", str(runs), "--save", str(save), "--jobs", "2"]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert "4 of 4 runs done" in captured.err
+    assert "2 of 2             24 of 24" in captured.out
+    assert "4 of 4 runs are finished" in (save / "README.md").read_text()
+    done = {p.parent.name: json.loads(p.read_text()) for p in runs.glob("BigGAN/*/run.json")}
+    assert done.keys() == {"baseline-0", "baseline-1", "topk-0", "topk-1"}
+    for seed in (0, 1):
+        without, with_ = done[f"baseline-{seed}"]["history"], done[f"topk-{seed}"]["history"]
+        assert [entry["step"] for entry in with_] == [0, 6, 12]
+        assert without[0] == with_[0]  # the same weights, measured on the same latents
+        assert without[-1] != with_[-1]
+    assert done["topk-0"]["history"][0] != done["topk-1"]["history"][0]
+    samples = runs / "BigGAN" / "baseline-0" / "samples"
+    assert len(list(samples.glob("step_*.png"))) == 3
+
+    before = (save / "summary.csv").read_text()
+    assert main(command) == 0  # nothing is left to do
+    assert "log.txt" not in capsys.readouterr().err
+    assert (save / "summary.csv").read_text() == before
+
+
+def test_a_dry_run_prints_a_plan_and_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--preset", "smoke", "--dry-run", "--runs", str(tmp_path / "runs")]) == 0
+    plan = capsys.readouterr().out
+    for part in (
+        "BigGAN: 4 runs (baseline, topk; seeds 0 to 1)",
+        "the floor is reached at step 6 of 12",
+        "192 real images a run",
+        "s a step",
+        "all: 4 runs",
+    ):
+        assert part in plan
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_fails_ends_in_a_sentence_and_names_its_log(tmp_path: Path) -> None:
+    broken = replace(smoke_run(), data=Data("Digits", str(tmp_path / "missing"), None))
+    lines: list[str] = []
+    with pytest.raises(UserError, match=r"baseline-0 failed .*missing does not exist.*log\.txt"):
+        run_all([broken], tmp_path, at_once=1, say=lines.append, after_each=lambda: None)
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
+    spec = smoke_run()
+    spec.write(tmp_path / spec.name)
+    other = replace(spec, precision="bf16", samples=100)
+    with pytest.raises(UserError, match="a run with another precision and samples"):
+        run_all([other], tmp_path, at_once=1, say=print, after_each=lambda: None)
+
+
+def test_wrong_names_end_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--preset", "smoke", "--gan", "DCGAN"]) == 1
+    assert capsys.readouterr().err == (
+        "error: --gan 'DCGAN' is not in preset smoke; it has 'BigGAN'\n"
+    )

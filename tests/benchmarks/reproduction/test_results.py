@@ -1,0 +1,127 @@
+"""From finished runs to paired comparisons and a page."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from benchmarks.reproduction.presets import ABLATIONS, BASELINE, PRESETS
+from benchmarks.reproduction.report import write_report
+from benchmarks.reproduction.results import Results, comparisons
+from benchmarks.reproduction.spec import Data, RunSpec
+
+DISTANCES = {
+    "baseline": [10.0, 12.0, 11.0],
+    "topk": [9.0, 11.5, 10.0],
+    "randomk": [10.5, 12.1],
+}
+
+
+def spec(gan: str, arm: str, seed: int) -> RunSpec:
+    return RunSpec(
+        gan=gan,
+        arm=arm,
+        seed=seed,
+        config={},
+        data=Data("Digits", None, None),
+        hold_out=None,
+        precision="fp32",
+        threads=2,
+        device="cpu",
+        extractor="builtin",
+        inception_weights=None,
+        samples=200,
+        looks=1,
+    )
+
+
+def finish(root: Path, one: RunSpec, distance: float, **more: object) -> None:
+    history = [
+        {"step": step, "frechet_distance": value, "precision": 0.5, "class_distance/two": value}
+        for step, value in ((0, 100.0), (40, distance))
+    ]
+    content = {
+        "gan": one.gan,
+        "arm": one.arm,
+        "seed": one.seed,
+        "precision": "fp32",
+        "threads": one.threads,
+        "history": history,
+        "measured_with": {
+            "extractor": "builtin",
+            "trained_on": "Digits (1437 images)",
+            "held_out_accuracy": 0.98,
+            "weights_sha256": "0" * 64,
+            "samples": 200,
+            "reference": "Digits",
+            "reference_size": 1437,
+        },
+        "training_seconds": 30.0,
+        "images_per_step": 64,
+        "environment": {"python": "3", "torch": "2", "system": "Linux"},
+    } | more
+    folder = root / one.name
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> list[RunSpec]:
+    """Three arms of the smoke preset's GAN; the third seed of the random arm is not finished."""
+    asked = [spec("BigGAN", arm, seed) for arm in DISTANCES for seed in range(3)]
+    for one in asked:
+        if one.seed < len(DISTANCES[one.arm]):
+            finish(tmp_path / "runs", one, DISTANCES[one.arm][one.seed])
+    return asked
+
+
+def test_differences_are_paired_by_seed(specs: list[RunSpec], tmp_path: Path) -> None:
+    results = Results.read(PRESETS["smoke"], specs, tmp_path / "runs")
+    rows = {(r["arm"], r["measure"]): r for r in comparisons(results)}
+    top = rows["topk", "frechet_distance"]
+    assert top["difference"]["mean"] == pytest.approx((-1 - 0.5 - 1) / 3)
+    expected = stats.ttest_rel(DISTANCES["topk"], DISTANCES["baseline"]).pvalue
+    assert top["difference"]["t_test"] == pytest.approx(expected)
+    random = rows["randomk", "frechet_distance"]
+    assert (random["pairs"], random["baseline"]) == (2, 11.0)  # seeds 0 and 1 only
+    assert random["difference"]["mean"] == pytest.approx(0.3)
+    assert rows["topk", "precision"]["difference"]["verdict"] == "not decided"
+    assert "difference" not in rows[BASELINE, "frechet_distance"]
+
+
+def test_an_ablation_is_compared_with_the_baseline_of_another(tmp_path: Path) -> None:
+    shared, variant = ABLATIONS[0].name, ABLATIONS[1].name
+    asked = [spec(shared, BASELINE, s) for s in range(2)]
+    asked += [spec(variant, "topk", s) for s in range(2)]
+    for one, distance in zip(asked, (10.0, 20.0, 12.0, 23.0), strict=True):
+        finish(tmp_path, one, distance)
+    rows = comparisons(Results.read(PRESETS["ablations"], asked, tmp_path))
+    (found,) = (r for r in rows if r["gan"] == variant and r["measure"] == "frechet_distance")
+    assert found["difference"]["mean"] == 2.5
+
+
+def test_the_report_says_what_is_finished_and_holds_every_run(
+    specs: list[RunSpec], tmp_path: Path
+) -> None:
+    save = tmp_path / "report"
+    write_report(PRESETS["smoke"], specs, tmp_path / "runs", save)
+    page = (save / "README.md").read_text()
+    assert "8 of 9 runs are finished" in page
+    assert "10.2 [9.0, 11.5]" in page
+    assert "are no FID" in page
+    assert "| two | 11.0 | 10.2 | 11.3 |" in page
+    # 8 runs of 40 steps of 64 images in 30 s, two threads each
+    assert "| BigGAN | baseline | 3 | 85 | 0.5 | 0.05 |" in page
+    with open(save / "summary.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    expected = [value for values in DISTANCES.values() for value in values]
+    assert [float(line["frechet_distance"]) for line in lines] == expected
+    assert len(list((save / "runs" / "BigGAN").glob("*.json"))) == 8
+    assert (save / "differences.png").stat().st_size > 1000
+
+
+def test_without_a_finished_run_there_is_no_report(tmp_path: Path) -> None:
+    write_report(PRESETS["smoke"], [spec("BigGAN", "topk", 0)], tmp_path, tmp_path / "report")
+    assert not (tmp_path / "report").exists()

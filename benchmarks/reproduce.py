@@ -24,6 +24,7 @@ from benchmarks.reproduction.worker import open_both
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.errors import UserError
 from topk_plugin.evaluation.metrics import Evaluator
+from topk_plugin.studiogan.checkout import source_folder
 
 RESULTS = Path("benchmarks/results")
 
@@ -54,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--save", type=Path, help=f"the report's folder; default {RESULTS}/...")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--inception_weights", metavar="FILE")
+    parser.add_argument("--engine", choices=("builtin", "studiogan"), default="builtin")
+    parser.add_argument("--studiogan", metavar="CHECKOUT", help="for --engine studiogan")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a run")
     parser.add_argument("--jobs", type=int, help="runs at once; default: as cores and memory allow")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, timed, and stop")
@@ -73,12 +76,14 @@ def _run(options: argparse.Namespace) -> int:
         device=options.device,
         threads=options.threads,
         inception_weights=_absolute(options.inception_weights),
+        studiogan=_studiogan(options),
         gans=options.gan,
         arms=options.arm,
         seeds=options.seeds,
     )
-    root = options.runs or Path("runs") / preset.name
-    save = options.save or RESULTS / f"reproduce-{preset.name}"
+    name = preset.name if options.engine == "builtin" else f"{preset.name}-studiogan"
+    root = options.runs or Path("runs") / name
+    save = options.save or RESULTS / f"reproduce-{name}"
     at_once = options.jobs or (1 if options.device != "cpu" else jobs_at_once(options.threads))
     if options.dry_run:
         print(describe(preset, specs, train, test, at_once=at_once))
@@ -111,6 +116,28 @@ def _prepare(preset: Preset, spec: RunSpec, train: ImageSet, test: ImageSet) -> 
             seed=0,
             extractor_data=train,
         )
+
+
+def _studiogan(options: argparse.Namespace) -> str | None:
+    """The checkout that is to train.
+
+    Raises:
+        UserError: it is not given, no checkout, or it can't do what is asked for.
+    """
+    if options.engine == "builtin":
+        return None
+    if options.studiogan is None or options.data is None:
+        raise UserError(
+            "--engine studiogan needs --studiogan CHECKOUT (`topk-plugin studiogan clone` makes "
+            "one) and --data FOLDER with the images as StudioGAN expects them"
+        )
+    if PRESETS[options.preset].precision != "fp32":
+        raise UserError(
+            f"preset {options.preset} trains in bf16 with settings of the built-in trainer; with "
+            "--engine studiogan use --preset paper"
+        )
+    source_folder(Path(options.studiogan))
+    return _absolute(options.studiogan)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -171,7 +171,7 @@ def _start(job: _Job, say: Callable[[str], None]) -> _Job:
             stderr=subprocess.STDOUT,
             cwd=Path(__file__).resolve().parents[2],
             env=os.environ | threads,
-            start_new_session=True,  # Ctrl-C reaches it through us only
+            process_group=0,  # Ctrl-C reaches it through us only
         )
     return job
 

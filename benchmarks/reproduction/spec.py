@@ -44,6 +44,7 @@ class RunSpec:
         inception_weights: their file, or None.
         samples: generated images of a measurement.
         looks: measurements along the training, that of step 0 not counted.
+        studiogan: a StudioGAN checkout that trains it; None: the built-in trainer does.
     """
 
     gan: str
@@ -59,6 +60,7 @@ class RunSpec:
     inception_weights: str | None
     samples: int
     looks: int
+    studiogan: str | None = None
 
     @property
     def name(self) -> str:

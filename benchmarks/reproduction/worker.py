@@ -15,6 +15,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
+from benchmarks.reproduction import studiogan_engine
 from benchmarks.reproduction.measures import Measures, critic_scores
 from benchmarks.reproduction.spec import Data, RunSpec
 from topk_plugin.engine.allocator import keep_freed_memory
@@ -22,7 +23,7 @@ from topk_plugin.engine.checkpoint import LAST, load_checkpoint
 from topk_plugin.engine.config import Config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.open import open_images
-from topk_plugin.engine.run import Interrupted, RunOptions, TrainingRun
+from topk_plugin.engine.run import Interrupted, RunOptions, TrainingRun, evaluate_generator
 from topk_plugin.engine.run_folder import RunFolder, environment, write_json
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.errors import UserError
@@ -65,45 +66,81 @@ def run(spec: RunSpec, folder: Path) -> None:
         inception_weights=None if spec.inception_weights is None else Path(spec.inception_weights),
     )
     run_folder = RunFolder(folder)
-    last = run_folder.checkpoints / LAST
-    checkpoint = load_checkpoint(last) if last.exists() else None
-    if checkpoint is not None:
-        checkpoint.restore(trainer)
-    total = config.OPTIMIZATION.total_steps
     command = f"python -m benchmarks.reproduction.worker runs/{spec.name}"
-    options = RunOptions(
-        seed=spec.seed,
-        print_freq=min(50, max(1, total // 20)),
-        save_freq=-(-total // spec.looks),
-        num_samples=spec.samples,
-        command=command,
-    )
     run_folder.write_start(config, command, {"device": device.type})
-    started = time.perf_counter()
-    training = TrainingRun(
-        trainer, train, run_folder, measures, options, checkpoint=checkpoint, say=print
-    )
-    result = training.run()
+    if spec.studiogan is None:
+        result = _train(spec, trainer, train, measures, run_folder, command)
+    else:
+        result = _train_in_studiogan(spec, trainer, measures, run_folder)
     content: dict[str, Any] = {
         "gan": spec.gan,
         "arm": spec.arm,
         "seed": spec.seed,
+        "engine": "built in" if spec.studiogan is None else "StudioGAN",
         "hold_out": spec.hold_out,
         "precision": spec.precision,
         "threads": spec.threads,
         "config": spec.config,
-        "history": result["history"],
-        "measured_with": result["measured_with"],
-        "diverged_at_step": result["diverged_at_step"],
-        "training_seconds": result["training_seconds"],
+        **result,
         "images_per_step": trainer.images_per_step,
-        "seconds_of_last_sitting": round(time.perf_counter() - started, 1),
         "environment": {k: v for k, v in environment().items() if k != "started"},
     }
     if spec.hold_out is not None:
         content["anomaly"] = anomaly_detection(trainer, test, spec.hold_out)
     write_json(folder / RESULT, content)
     run_folder.close()
+
+
+def _train(
+    spec: RunSpec,
+    trainer: Trainer,
+    train: ImageSet,
+    measures: Measures,
+    folder: RunFolder,
+    command: str,
+) -> dict[str, Any]:
+    """In the built-in trainer, measured along the way."""
+    last = folder.checkpoints / LAST
+    checkpoint = load_checkpoint(last) if last.exists() else None
+    if checkpoint is not None:
+        checkpoint.restore(trainer)
+    options = RunOptions(
+        seed=spec.seed,
+        print_freq=min(50, max(1, spec.steps // 20)),
+        save_freq=-(-spec.steps // spec.looks),
+        num_samples=spec.samples,
+        command=command,
+    )
+    training = TrainingRun(
+        trainer,
+        train,
+        folder,
+        measures,
+        options,
+        checkpoint=checkpoint,
+        say=lambda line: print(line, flush=True),
+    )
+    result = training.run()
+    names = ("history", "measured_with", "diverged_at_step", "training_seconds")
+    return {name: result[name] for name in names}
+
+
+def _train_in_studiogan(
+    spec: RunSpec, trainer: Trainer, measures: Measures, folder: RunFolder
+) -> dict[str, Any]:
+    """In StudioGAN's, measured at the end; the time is that of the last sitting."""
+    started = time.perf_counter()
+    studiogan_engine.train(spec, trainer, folder.path)
+    seconds = round(time.perf_counter() - started, 1)
+    device = trainer.device
+    sampler = trainer.sampler()
+    values = evaluate_generator(sampler, trainer.config, measures, spec.samples, device)
+    return {
+        "history": [{"step": spec.steps} | values],
+        "measured_with": measures.describe(spec.samples),
+        "diverged_at_step": None,
+        "training_seconds": seconds,
+    }
 
 
 def open_both(data: Data, config: Config) -> tuple[ImageSet, ImageSet]:

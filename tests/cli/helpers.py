@@ -26,7 +26,9 @@ class Outcome:
 class Program:
     """`topk-plugin` with a cache folder, a data folder and a config of its own."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], *changes: dict) -> None:
+    def __init__(
+        self, folder: Path, capsys: pytest.CaptureFixture[str] | None, *changes: dict
+    ) -> None:
         self.folder, self._capsys = folder, capsys
         self.data = write_image_folder(folder / "data")
         self.config = folder / "tiny.yaml"

@@ -1,6 +1,7 @@
 """`topk-plugin evaluate` and `topk-plugin sample` on a finished run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,24 @@ import pytest
 from PIL import Image
 
 from tests.cli.helpers import Program
+from topk_plugin.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run and the cache that it left."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPK_PLUGIN_CACHE", str(folder / "cache"))
+        assert main(Program(folder, None).train_arguments(folder / "run")) == 0
+    return folder
 
 
 @pytest.fixture
-def run(program: Program, tmp_path: Path) -> Path:
-    assert program.train(tmp_path / "run").status == 0
-    return tmp_path / "run"
+def run(program: Program, trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, for a test of its own."""
+    shutil.copytree(trained / "cache", tmp_path / "cache", dirs_exist_ok=True)
+    return shutil.copytree(trained / "run", tmp_path / "run")
 
 
 def test_evaluate_agrees_with_the_training(program: Program, run: Path) -> None:

@@ -143,7 +143,7 @@ def test_killed_and_resumed_ends_bit_identical(
     changes: tuple[dict, ...],
 ) -> None:
     monkeypatch.setenv("TOPK_PLUGIN_CACHE", str(tmp_path / "cache"))
-    steps = {"OPTIMIZATION": {"total_steps": 60}}
+    steps = {"OPTIMIZATION": {"total_steps": 32}}
     program = Program(tmp_path, capsys, *changes, steps)
     options = ["-metrics", "fid", "--save_freq", 7]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -156,7 +156,7 @@ def test_killed_and_resumed_ends_bit_identical(
     process.communicate()
     assert not (killed / "result.json").exists()
     content = torch.load(killed / "checkpoints" / "last.pt", weights_only=True)
-    assert content["trainer"]["step"] < 60
+    assert content["trainer"]["step"] < 32
 
     resumed = program.train(killed, *options, "-ckpt", "auto")
     assert resumed.status == 0, resumed.err

@@ -202,7 +202,9 @@ def _of_studiogan(
             _, d_loss = worker.train_discriminator(current_step=step)
             d_gradients = gradients(networks["discriminator"])
             g_loss = worker.train_generator(current_step=step)
-            losses = {"loss/discriminator": d_loss, "loss/generator": g_loss}
+            # StudioGAN logs the loss of one batch over the number of batches that are accumulated
+            batches = worker.OPTIMIZATION.acml_steps
+            losses = {"loss/discriminator": d_loss * batches, "loss/generator": g_loss * batches}
             yield _state(networks, losses) | {"gradients of the discriminator": d_gradients}
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine_speed import STUDIOGAN
+from benchmarks.reproduction.claims import claims, table
 from topk_plugin.files import atomic_write
 from topk_plugin.mixture.style import LABELS
 from topk_plugin.mixture.summary import STEPS_TO_HALF
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "mixture.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "mixture.md", ROOT / "docs" / "reproduction.md")
 BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 SHOWN = {"high_quality": ".2f", "recovered": ".2f", "kl": ".2f", STEPS_TO_HALF: ",.0f"}
 
@@ -38,6 +39,7 @@ def filled(text: str) -> str:
         "mixture_map": _mixture_map,
         "mixture_speed": _mixture_speed,
         "speed": _speed,
+        "image_claims": lambda: table(claims(RESULTS)),
     }
     return BLOCK.sub(lambda match: match[1] + makers[match[2]]() + match[3], text)
 

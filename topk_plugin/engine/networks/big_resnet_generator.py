@@ -10,6 +10,7 @@ from topk_plugin.engine.networks.generator_block import GeneratorBlock
 from topk_plugin.engine.networks.initialization import initialize
 from topk_plugin.engine.networks.layers import Layers, activation, batch_norm
 from topk_plugin.engine.networks.self_attention import SelfAttention
+from topk_plugin.engine.networks.stack import in_order, stack
 
 BOTTOM_SIZE = 4
 
@@ -73,13 +74,11 @@ class BigResnetGenerator(nn.Module):
         # Modules are made in StudioGAN's order: state_dict keeps it, and so do random draws.
         self.linear0 = layers.linear(self.chunk_size, channels[0] * BOTTOM_SIZE**2)
         self.shared = None if shared_dim is None else nn.Embedding(num_classes, shared_dim)
-        blocks: list[nn.ModuleList] = []
-        for number, (fan_in, fan_out) in enumerate(pairwise(channels), 1):
-            block = GeneratorBlock(fan_in, fan_out, condition_dim, activation_name, layers)
-            blocks.append(nn.ModuleList([block]))
-            if number in attention_after:
-                blocks.append(nn.ModuleList([SelfAttention(fan_out, layers)]))
-        self.blocks = nn.ModuleList(blocks)
+        blocks = (
+            (GeneratorBlock(fan_in, fan_out, condition_dim, activation_name, layers), fan_out)
+            for fan_in, fan_out in pairwise(channels)
+        )
+        self.blocks = stack(blocks, attention_after, layers)
         self.bn4 = batch_norm(channels[-1])
         self.activation = activation(activation_name)
         self.conv2d5 = layers.conv2d(channels[-1], 3, 3)
@@ -101,7 +100,6 @@ class BigResnetGenerator(nn.Module):
             conditions = [torch.cat([embedded, part], dim=1) for part in conditions]
         h = self.linear0(start).view(-1, self.start_channels, BOTTOM_SIZE, BOTTOM_SIZE)
         remaining = iter(conditions)
-        for group in self.blocks.children():
-            for block in group.children():
-                h = block(h) if isinstance(block, SelfAttention) else block(h, next(remaining))
+        for block in in_order(self.blocks):
+            h = block(h) if isinstance(block, SelfAttention) else block(h, next(remaining))
         return torch.tanh(self.conv2d5(self.activation(self.bn4(h))))

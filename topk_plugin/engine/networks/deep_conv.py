@@ -14,6 +14,7 @@ from topk_plugin.engine.networks.layers import Layers, activation, batch_norm
 from topk_plugin.engine.networks.resnet_generator import one_hot
 from topk_plugin.engine.networks.scoring import ScoringNetwork
 from topk_plugin.engine.networks.self_attention import SelfAttention
+from topk_plugin.engine.networks.stack import in_order, stack
 
 IMG_SIZE = 32
 # StudioGAN's backbone has no unit of width: g_conv_dim and d_conv_dim do nothing.
@@ -77,13 +78,11 @@ class DeepConvGenerator(nn.Module):
 
         # Modules are made in StudioGAN's order: state_dict keeps it, and so do random draws.
         self.linear0 = layers.linear(z_dim, channels[0] * BOTTOM_SIZE**2)
-        blocks: list[nn.ModuleList] = []
-        for number, (fan_in, fan_out) in enumerate(pairwise(channels), 1):
-            block = DeconvBlock(fan_in, fan_out, num_classes, activation_name, layers)
-            blocks.append(nn.ModuleList([block]))
-            if number in attention_after:
-                blocks.append(nn.ModuleList([SelfAttention(fan_out, layers)]))
-        self.blocks = nn.ModuleList(blocks)
+        blocks = (
+            (DeconvBlock(fan_in, fan_out, num_classes, activation_name, layers), fan_out)
+            for fan_in, fan_out in pairwise(channels)
+        )
+        self.blocks = stack(blocks, attention_after, layers)
         self.conv4 = layers.conv2d(channels[-1], 3, 3)
         initialize(self, init)
 
@@ -99,9 +98,8 @@ class DeepConvGenerator(nn.Module):
         """
         condition = one_hot(labels, self.num_classes, z.dtype)
         h = self.linear0(z).view(-1, GENERATOR_CHANNELS[0], BOTTOM_SIZE, BOTTOM_SIZE)
-        for group in self.blocks.children():
-            for block in group.children():
-                h = block(h) if isinstance(block, SelfAttention) else block(h, condition)
+        for block in in_order(self.blocks):
+            h = block(h) if isinstance(block, SelfAttention) else block(h, condition)
         return torch.tanh(self.conv4(h))
 
 
@@ -162,12 +160,11 @@ class DeepConvDiscriminator(ScoringNetwork):
         layers = Layers(spectral)
 
         # Modules are made in StudioGAN's order: state_dict keeps it, and so do random draws.
-        blocks: list[nn.ModuleList] = []
-        for number, (fan_in, fan_out) in enumerate(pairwise(channels), 1):
-            blocks.append(nn.ModuleList([StridedBlock(fan_in, fan_out, activation_name, layers)]))
-            if number in attention_after:
-                blocks.append(nn.ModuleList([SelfAttention(fan_out, layers)]))
-        self.blocks = nn.ModuleList(blocks)
+        blocks = (
+            (StridedBlock(fan_in, fan_out, activation_name, layers), fan_out)
+            for fan_in, fan_out in pairwise(channels)
+        )
+        self.blocks = stack(blocks, attention_after, layers)
         self.activation = activation(activation_name)
         self.conv1 = layers.conv2d(channels[-1], last, 3)
         self.bn1 = nn.Identity() if spectral else batch_norm(last)
@@ -186,8 +183,7 @@ class DeepConvDiscriminator(ScoringNetwork):
             activations summed over positions.
         """
         h = images
-        for group in self.blocks.children():
-            for block in group.children():
-                h = block(h)
+        for block in in_order(self.blocks):
+            h = block(h)
         h = self.activation(self.bn1(self.conv1(h))).sum(dim=(2, 3))
         return self.score(h, labels)

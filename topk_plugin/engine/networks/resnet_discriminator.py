@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from topk_plugin.engine.networks.initialization import initialize
 from topk_plugin.engine.networks.layers import Layers, activation, batch_norm
 from topk_plugin.engine.networks.scoring import ScoringNetwork
-from topk_plugin.engine.networks.self_attention import SelfAttention
+from topk_plugin.engine.networks.stack import in_order, stack
 
 # Per image size: channels out of each block in units of d_conv_dim, and how many of the blocks,
 # from the first, halve height and width.
@@ -131,18 +131,17 @@ class ResnetDiscriminator(ScoringNetwork):
         layers = Layers(spectral)
 
         # Modules are made in StudioGAN's order: state_dict keeps it, and so do random draws.
-        blocks: list[nn.ModuleList] = []
-        for number, (fan_in, fan_out) in enumerate(pairwise(channels), 1):
-            block: nn.Module
+        def block(number: int, fan_in: int, fan_out: int) -> nn.Module:
             if number == 1:
-                block = FirstBlock(fan_in, fan_out, activation_name, layers)
-            else:
-                halve = number <= HALVING_BLOCKS[img_size]
-                block = DiscriminatorBlock(fan_in, fan_out, activation_name, layers, halve=halve)
-            blocks.append(nn.ModuleList([block]))
-            if number in attention_after:
-                blocks.append(nn.ModuleList([SelfAttention(fan_out, layers)]))
-        self.blocks = nn.ModuleList(blocks)
+                return FirstBlock(fan_in, fan_out, activation_name, layers)
+            halve = number <= HALVING_BLOCKS[img_size]
+            return DiscriminatorBlock(fan_in, fan_out, activation_name, layers, halve=halve)
+
+        blocks = (
+            (block(number, fan_in, fan_out), fan_out)
+            for number, (fan_in, fan_out) in enumerate(pairwise(channels), 1)
+        )
+        self.blocks = stack(blocks, attention_after, layers)
         self.activation = activation(activation_name)
         self.add_scoring_layers(channels[-1], layers)
         initialize(self, init)
@@ -159,7 +158,6 @@ class ResnetDiscriminator(ScoringNetwork):
             activations summed over positions.
         """
         h = images
-        for group in self.blocks.children():
-            for block in group.children():
-                h = block(h)
+        for block in in_order(self.blocks):
+            h = block(h)
         return self.score(self.activation(h).sum(dim=(2, 3)), labels)

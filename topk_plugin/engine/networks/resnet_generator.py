@@ -12,6 +12,7 @@ from topk_plugin.engine.networks.generator_block import GeneratorBlock
 from topk_plugin.engine.networks.initialization import initialize
 from topk_plugin.engine.networks.layers import Layers, activation, batch_norm
 from topk_plugin.engine.networks.self_attention import SelfAttention
+from topk_plugin.engine.networks.stack import in_order, stack
 
 
 class ResnetGenerator(nn.Module):
@@ -57,13 +58,11 @@ class ResnetGenerator(nn.Module):
 
         # Modules are made in StudioGAN's order: state_dict keeps it, and so do random draws.
         self.linear0 = layers.linear(z_dim, channels[0] * BOTTOM_SIZE**2)
-        blocks: list[nn.ModuleList] = []
-        for number, (fan_in, fan_out) in enumerate(pairwise(channels), 1):
-            block = GeneratorBlock(fan_in, fan_out, num_classes, activation_name, layers)
-            blocks.append(nn.ModuleList([block]))
-            if number in attention_after:
-                blocks.append(nn.ModuleList([SelfAttention(fan_out, layers)]))
-        self.blocks = nn.ModuleList(blocks)
+        blocks = (
+            (GeneratorBlock(fan_in, fan_out, num_classes, activation_name, layers), fan_out)
+            for fan_in, fan_out in pairwise(channels)
+        )
+        self.blocks = stack(blocks, attention_after, layers)
         self.bn4 = batch_norm(channels[-1])
         self.activation = activation(activation_name)
         self.conv2d5 = layers.conv2d(channels[-1], 3, 3)
@@ -81,9 +80,8 @@ class ResnetGenerator(nn.Module):
         """
         condition = one_hot(labels, self.num_classes, z.dtype)
         h = self.linear0(z).view(-1, self.start_channels, BOTTOM_SIZE, BOTTOM_SIZE)
-        for group in self.blocks.children():
-            for block in group.children():
-                h = block(h) if isinstance(block, SelfAttention) else block(h, condition)
+        for block in in_order(self.blocks):
+            h = block(h) if isinstance(block, SelfAttention) else block(h, condition)
         return torch.tanh(self.conv2d5(self.activation(self.bn4(h))))
 
 

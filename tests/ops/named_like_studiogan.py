@@ -22,11 +22,6 @@ class ConditionalBatchNorm2d(nn.Module):
         return self.bn(x) * (1 + self.gain(y))[..., None, None] + self.bias(y)[..., None, None]
 
 
-class UnconditionalBatchNorm2d(nn.BatchNorm2d):
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)
-
-
 class SelfAttention(nn.Module):
     def __init__(self, channels: int, spectral: bool) -> None:
         super().__init__()
@@ -54,15 +49,16 @@ class GenBlock(nn.Module):
         norms = {"conditional": ConditionalBatchNorm2d, "plain": None}
         make = norms[norm]
         for name in ("bn1", "bn2"):
-            bn = UnconditionalBatchNorm2d(channels) if make is None else make(condition, channels)
+            bn = nn.BatchNorm2d(channels) if make is None else make(condition, channels)
             self.add_module(name, bn)
         self.activation = activation
         for name, size in (("conv2d0", 1), ("conv2d1", 3), ("conv2d2", 3)):
             self.add_module(name, conv(channels, channels, size, spectral=True))
 
     def forward(self, x: Tensor, affine: Tensor) -> Tensor:
-        h = F.interpolate(self.activation(self.bn1(x, affine)), scale_factor=2.0)
-        h = self.conv2d2(self.activation(self.bn2(self.conv2d1(h), affine)))
+        given = () if isinstance(self.bn1, nn.BatchNorm2d) else (affine,)
+        h = F.interpolate(self.activation(self.bn1(x, *given)), scale_factor=2.0)
+        h = self.conv2d2(self.activation(self.bn2(self.conv2d1(h), *given)))
         return h + self.conv2d0(F.interpolate(x, scale_factor=2.0))
 
 

@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
-from tests.ops.named_like_studiogan import Discriminator, Generator
-from topk_plugin.ops.accelerate import accelerate
+from tests.ops.named_like_studiogan import (
+    DiscBlock,
+    DiscOptBlock,
+    Discriminator,
+    GenBlock,
+    Generator,
+)
+from topk_plugin.ops.accelerate import _Fast, accelerate
 from topk_plugin.ops.resampling_layers import Conv2dAvgPool, UpsampleConv2d
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -55,14 +61,21 @@ def pair(dtype: torch.dtype, *, activation: str = "ReLU in place", **kinds: obje
     [
         *({"activation": name} for name in ACTIVATIONS),
         {"spectral": False},
-        {"norm": "plain"},
+        {"norm": "plain", "backbone": "models.resnet"},
+        {"backbone": "models.resnet"},
     ],
     ids=str,
 )
-def test_outputs_gradients_and_buffers_are_the_untouched_networks(kinds: dict[str, object]) -> None:
+def test_outputs_gradients_and_buffers_are_the_untouched_networks(
+    kinds: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for block in (GenBlock, DiscOptBlock, DiscBlock):
+        monkeypatch.setattr(block, "__module__", kinds.get("backbone", "models.big_resnet"))
     untouched, accelerated = pair(torch.float64, **kinds), pair(torch.float64, **kinds)
     for network in accelerated:
         accelerate(network)
+        fast = [type(m).__name__ for m in network.modules() if isinstance(m, _Fast)]
+        assert {"GenBlock", "DiscOptBlock"} & set(fast)
     expected, actual = (results(*networks, torch.float64) for networks in (untouched, accelerated))
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
@@ -74,6 +87,8 @@ def test_gradients_agree_in_fp32() -> None:
     untouched, accelerated = pair(torch.float32), pair(torch.float32)
     for network in accelerated:
         accelerate(network)
+        fast = [type(m).__name__ for m in network.modules() if isinstance(m, _Fast)]
+        assert {"GenBlock", "DiscOptBlock"} & set(fast)
     expected, actual = (results(*networks, torch.float32) for networks in (untouched, accelerated))
     assert error(actual, expected) < 1e-4
 

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--accelerate",
         action="store_true",
-        help="big_resnet networks compute the same with fewer operations",
+        help="big_resnet and resnet networks compute the same with fewer operations",
     )
     start.add_argument(
         "--no-fix",

@@ -16,10 +16,9 @@ from topk_plugin.ops.spectral_norm import BatchedSpectralNorm
 
 Forward = Callable[..., Tensor]
 
-# StudioGAN's classes, as its own modules name them.
-GENERATOR_BLOCK = ("models.big_resnet", "GenBlock")
-FIRST_BLOCK = ("models.big_resnet", "DiscOptBlock")
-DISCRIMINATOR_BLOCK = ("models.big_resnet", "DiscBlock")
+# StudioGAN's classes, as its own modules name them. Blocks of these two backbones compute the same.
+BACKBONES = ("models.big_resnet", "models.resnet")
+GENERATOR_BLOCK, FIRST_BLOCK, DISCRIMINATOR_BLOCK = "GenBlock", "DiscOptBlock", "DiscBlock"
 SELF_ATTENTION = ("utils.ops", "SelfAttention")
 CONDITIONAL_BATCH_NORM = ("utils.ops", "ConditionalBatchNorm2d")
 
@@ -60,15 +59,15 @@ class _Fast:
 def accelerate(network: nn.Module, *, channels_last: bool = True) -> Acceleration:
     """Let ``network`` compute the same with fewer operations.
 
-    Known are StudioGAN's ``big_resnet`` blocks (resampling folded into the convolutions,
-    conditional batch normalisation and its ReLU as one operation), its self-attention in any
-    backbone, torch's ``spectral_norm``, and in an ``nn.Sequential`` nearest up-sampling by 2
+    Known are the blocks of StudioGAN's ``big_resnet`` and ``resnet`` (resampling folded into the
+    convolutions, conditional batch normalisation and its ReLU as one operation), its self-attention
+    in any backbone, torch's ``spectral_norm``, and in an ``nn.Sequential`` nearest up-sampling by 2
     followed by a 3x3 convolution, or a 3x3 convolution followed by ``AvgPool2d(2)``. Modules,
     parameters, buffers, state_dict and hooks stay what they are.
 
     Args:
         network: changed in place; without the wrapper of DataParallel or DistributedDataParallel.
-        channels_last: lay out the weights of a ``big_resnet`` network channels-last, which is
+        channels_last: lay out the weights of a network with such blocks channels-last, which is
             faster; their values and shapes stay.
 
     Returns:
@@ -89,10 +88,10 @@ def accelerate(network: nn.Module, *, channels_last: bool = True) -> Acceleratio
     elif not result._classes:
         raise ValueError(
             f"nothing in this {type(network).__name__} can be accelerated; known are StudioGAN's "
-            "big_resnet and self-attention, spectral_norm, and resampling beside 3x3 convolutions "
-            "in an nn.Sequential"
+            "big_resnet, resnet and self-attention, spectral_norm, and resampling beside 3x3 "
+            "convolutions in an nn.Sequential"
         )
-    if channels_last and any(_name(original) in _BLOCKS for _, original in result._classes):
+    if channels_last and any(_is_block(original) for _, original in result._classes):
         network.to(memory_format=torch.channels_last)
         result._moved = True
     return result
@@ -100,16 +99,15 @@ def accelerate(network: nn.Module, *, channels_last: bool = True) -> Acceleratio
 
 def _replacements(modules: list[nn.Module]) -> Iterator[tuple[nn.Module, Forward]]:
     for module in modules:
-        name = _name(type(module))
-        if name in _BLOCKS and _BLOCKS[name](module):
-            yield from _block_replacements(module, name)
-        elif name == SELF_ATTENTION:
+        if _is_block(type(module)) and _BLOCKS[type(module).__qualname__](module):
+            yield from _block_replacements(module, type(module).__qualname__)
+        elif _name(type(module)) == SELF_ATTENTION:
             yield module, _self_attention
         elif isinstance(module, nn.Sequential):
             yield from _sequential_replacements(module)
 
 
-def _block_replacements(block: Any, name: tuple[str, str]) -> Iterator[tuple[nn.Module, Forward]]:
+def _block_replacements(block: Any, name: str) -> Iterator[tuple[nn.Module, Forward]]:
     if name == GENERATOR_BLOCK:
         yield block, _generator_block
         yield block.conv2d1, UpsampleConv2d.forward
@@ -146,7 +144,7 @@ def _is_foldable(module: nn.Module) -> bool:
     )
 
 
-_BLOCKS: dict[tuple[str, str], Callable[[Any], bool]] = {
+_BLOCKS: dict[str, Callable[[Any], bool]] = {
     GENERATOR_BLOCK: lambda block: _is_foldable(block.conv2d1),
     FIRST_BLOCK: lambda block: _is_foldable(block.conv2d2),
     DISCRIMINATOR_BLOCK: lambda block: _is_foldable(block.conv2d2),
@@ -155,6 +153,10 @@ _BLOCKS: dict[tuple[str, str], Callable[[Any], bool]] = {
 
 def _name(class_: type) -> tuple[str, str]:
     return class_.__module__, class_.__qualname__
+
+
+def _is_block(class_: type) -> bool:
+    return class_.__module__ in BACKBONES and class_.__qualname__ in _BLOCKS
 
 
 def _identity(layer: nn.Module, x: Tensor) -> Tensor:
@@ -171,7 +173,10 @@ def _generator_block(block: Any, x: Tensor, affine: Tensor) -> Tensor:
 def _activated(bn: Any, activation: nn.Module, x: Tensor, affine: Tensor) -> Tensor:
     conditional = _name(type(bn)) == CONDITIONAL_BATCH_NORM and can_be_modulated(bn.bn)
     if not conditional:
-        result: Tensor = activation(bn(x, affine))
+        # an unconditional resnet has torch's own, which takes no condition
+        own = isinstance(bn, nn.BatchNorm2d | nn.SyncBatchNorm)
+        normalised = bn(x) if own else bn(x, affine)
+        result: Tensor = activation(normalised)
         return result
     is_relu = type(activation) is nn.ReLU
     result = modulated(bn.bn, x, bn.gain(affine), bn.bias(affine), relu=is_relu)

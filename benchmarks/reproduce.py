@@ -88,15 +88,17 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(describe(preset, specs, train, test, at_once=at_once))
         return 0
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def after_each() -> None:
+        write_report(preset, specs, root, save)
+        say(table(specs, root))
+
     if not options.report:
         _prepare(preset, specs[0], train, test)
-        run_all(
-            specs,
-            root,
-            at_once=at_once,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-            after_each=lambda: write_report(preset, specs, root, save),
-        )
+        run_all(specs, root, at_once=at_once, say=say, after_each=after_each)
     write_report(preset, specs, root, save)
     print(table(specs, root))
     print(f"report: {save / 'README.md'}")

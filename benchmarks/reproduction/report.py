@@ -16,6 +16,7 @@ from benchmarks.reproduction.results import (
     comparisons,
     final,
 )
+from benchmarks.reproduction.scheduler import LOG
 from benchmarks.reproduction.spec import RunSpec
 from topk_plugin.files import atomic_write
 
@@ -39,8 +40,10 @@ def write_report(preset: Preset, specs: Sequence[RunSpec], root: Path, save: Pat
     if not runs:
         return
     for run in runs:
-        name = f"{_file_name(run['gan'])}/{run['arm']}-{run['seed']}.json"
-        _write(save / "runs" / name, json.dumps(run, separators=(",", ":")) + "\n")
+        name = f"{run['arm']}-{run['seed']}"
+        kept = save / "runs" / _file_name(run["gan"]) / name
+        _write(kept.with_suffix(".json"), json.dumps(run, separators=(",", ":")) + "\n")
+        _write(kept.with_suffix(".log"), _log(root / run["gan"] / name / LOG))
     rows = comparisons(results)
     _write(
         save / "summary.json", json.dumps({"preset": preset.name, "rows": rows}, indent=1) + "\n"
@@ -48,6 +51,14 @@ def write_report(preset: Preset, specs: Sequence[RunSpec], root: Path, save: Pat
     _write(save / "summary.csv", _csv(runs))
     pictures = _pictures(results, rows, root, save)
     _write(save / "README.md", _page(preset, results, rows, pictures))
+
+
+def _log(file: Path) -> str:
+    """The lines of a run's log that are about its steps; warnings name folders of this machine."""
+    if not file.exists():
+        return ""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "".join(f"{line}\n" for line in lines if line.startswith("step "))
 
 
 def _pictures(

@@ -64,6 +64,7 @@ def finish(root: Path, one: RunSpec, distance: float, **more: object) -> None:
     } | more
     folder = root / one.name
     folder.mkdir(parents=True)
+    (folder / "log.txt").write_text(f"/lib/x.py:3: UserWarning: no\nstep 40: {distance}\n")
     (folder / "run.json").write_text(json.dumps(content))
 
 
@@ -119,6 +120,7 @@ def test_the_report_says_what_is_finished_and_holds_every_run(
     expected = [value for values in DISTANCES.values() for value in values]
     assert [float(line["frechet_distance"]) for line in lines] == expected
     assert len(list((save / "runs" / "BigGAN").glob("*.json"))) == 8
+    assert (save / "runs" / "BigGAN" / "topk-1.log").read_text() == "step 40: 11.5\n"
     assert (save / "differences.png").stat().st_size > 1000
 
 

@@ -269,7 +269,7 @@ PRESETS: Final[dict[str, Preset]] = {
             precision="fp32",
             extractor="inception",
             samples=50_000,
-            looks=50,
+            looks=20,
             floor_by=1.0,
             title="CIFAR-10, class-conditional: BigGAN-ICR with and without top-k",
         ),

@@ -49,7 +49,7 @@ def curves(results: Results, gan: str, path: Path) -> None:
             axis.plot(lines[0][0], mean, color=COLOURS[arm], label=f"{arm} ({len(lines)})")
         axis.set_title(MEASURES[name], fontsize=9)
         axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=7)
+        axis.tick_params(labelsize=7, which="both")
         if name.endswith(("distance", "fid")):
             axis.set_yscale("log")
             for numbers in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):

@@ -277,15 +277,13 @@ PRESETS: Final[dict[str, Preset]] = {
 }
 
 
-def config_of(gan: Gan, arm: str, extra: Sequence[str] = ()) -> Config:
+def config_of(gan: Gan, arm: str) -> Config:
     """The config of one arm.
 
     Raises:
         UserError: the overrides are wrong.
     """
-    overrides = [*gan.overrides, *extra]
-    overrides += ARMS[arm]
-    return load_config(CONFIGS / gan.config, overrides)
+    return load_config(CONFIGS / gan.config, [*gan.overrides, *ARMS[arm]])
 
 
 def runs_of(

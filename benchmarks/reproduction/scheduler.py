@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -32,7 +32,6 @@ class _Job:
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     first_step: int = 0
-    pace: list[float] = field(default_factory=list)  # steps a second of this sitting
 
     @property
     def done(self) -> bool:

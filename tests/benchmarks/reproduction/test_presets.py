@@ -55,7 +55,8 @@ def test_the_cpu_preset_has_the_seeds_that_were_promised() -> None:
 
 
 def test_a_floor_that_comes_too_late_is_refused_with_the_gamma_that_would_do() -> None:
-    late = config_of(CPU[0], "topk", ["LOSS.topk_gamma=0.999", "LOSS.topk_every=epoch"])
+    slow = (*CPU[0].overrides, "LOSS.topk_gamma=0.999", "LOSS.topk_every=epoch")
+    late = config_of(replace(CPU[0], overrides=slow), "topk")
     with pytest.raises(UserError, match=r"LOSS\.topk_(gamma|every)="):
         check_floor(late, IMAGES["CIFAR10"], 0.5)
 

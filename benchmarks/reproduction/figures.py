@@ -1,12 +1,13 @@
 """Pictures of a comparison."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from benchmarks.reproduction.results import MEASURES, Results
@@ -49,11 +50,13 @@ def curves(results: Results, gan: str, path: Path) -> None:
             axis.plot(lines[0][0], mean, color=COLOURS[arm], label=f"{arm} ({len(lines)})")
         axis.set_title(MEASURES[name], fontsize=9)
         axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=7, which="both")
+        axis.tick_params(labelsize=7)
         if name.endswith(("distance", "fid")):
             axis.set_yscale("log")
-            for numbers in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-                numbers(ScalarFormatter())  # 100 and not 10^2: these scales span a decade or two
+            # 1, 2, 5, 10 and not 10^0: these scales span a decade or two
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.yaxis.set_major_formatter(ScalarFormatter())
+            axis.yaxis.set_minor_formatter(NullFormatter())
     axes[0].legend(fontsize=7)
     for axis in axes[len(names) :]:
         axis.set_axis_off()
@@ -80,25 +83,36 @@ def differences(rows: list[dict[str, Any]], measure: str, path: Path) -> None:
     _save(figure, path)
 
 
-def samples(root: Path, gan: str, arms: list[str], path: Path) -> bool:
-    """The last grids of seed 0 side by side, the same latents in each; False if there is none."""
-    grids = []
-    for arm in arms:
-        files = sorted((root / gan / f"{arm}-0" / "samples").glob("step_*.png"))
-        if files:
-            with Image.open(files[-1]) as picture:
-                grids.append((arm, np.asarray(picture.convert("RGB"))))
-    if not grids:
-        return False
-    figure = Figure(figsize=(3.6 * len(grids), 3.9), layout="constrained")
-    for axis, (arm, grid) in zip(
-        figure.subplots(1, len(grids), squeeze=False)[0], grids, strict=True
-    ):
-        axis.imshow(grid, interpolation="nearest")
-        axis.set_title(arm, fontsize=10)
-        axis.set_axis_off()
+def samples(grids: Sequence[tuple[str, Path]], path: Path) -> None:
+    """Grids of the same latents side by side, two in a row, pixel by pixel.
+
+    Args:
+        grids: (arm, PNG); all of one size.
+        path: of the picture.
+    """
+    pictures = []
+    for _, file in grids:
+        with Image.open(file) as picture:
+            pictures.append(np.asarray(picture.convert("RGB")))
+    columns = min(2, len(grids))
+    rows = -(-len(grids) // columns)
+    height, width = pictures[0].shape[:2]
+    gap, title = 12, 28  # pixels
+    size = (columns * (width + gap) - gap, rows * (height + title))
+    figure = Figure(figsize=(size[0] / DPI, size[1] / DPI))
+    for place, ((arm, _), pixels) in enumerate(zip(grids, pictures, strict=True)):
+        row, column = divmod(place, columns)
+        left, top = column * (width + gap), row * (height + title)
+        figure.text(
+            (left + width / 2) / size[0],
+            1 - (top + title / 2) / size[1],
+            arm,
+            ha="center",
+            va="center",
+        )
+        # figimage resamples nothing, and counts from the bottom
+        figure.figimage(pixels, left, size[1] - top - title - height, origin="upper")
     _save(figure, path)
-    return True
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -78,9 +78,21 @@ def _pictures(
         if results.preset.looks > 1:
             figures.curves(results, gan, save / f"curves-{name}.png")
             found[gan].append(f"curves-{name}.png")
-        if len(arms) > 1 and figures.samples(root, gan, list(arms), save / f"samples-{name}.png"):
+        grids = _grids(root, gan, arms)
+        if len(grids) > 1:
+            figures.samples(grids, save / f"samples-{name}.png")
             found[gan].append(f"samples-{name}.png")
     return found
+
+
+def _grids(root: Path, gan: str, arms: dict[str, dict[int, Any]]) -> list[tuple[str, Path]]:
+    """The last sample grid of seed 0 in each arm that has finished it."""
+    grids = []
+    for arm in (arm for arm, seeds in arms.items() if 0 in seeds):
+        files = sorted((root / gan / f"{arm}-0" / "samples").glob("step_*.png"))
+        if files:
+            grids.append((arm, files[-1]))
+    return grids
 
 
 def _page(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topk_plugin.comparison import compare, interval
+from topk_plugin.comparison import compare, difference, interval, judge, t_interval
 
 SEEDS = st.lists(st.floats(0, 1, width=32), min_size=3, max_size=8, unique=True)
 
@@ -43,3 +43,39 @@ def test_three_seeds_that_agree_in_sign_decide_nothing() -> None:
     )
     assert found["interval"][0] > 0
     assert found["verdict"] == "not decided"
+
+
+@pytest.mark.parametrize(("seeds", "bootstrap"), [(3, 0.75), (5, 0.85)])
+def test_how_often_the_intervals_hold_the_true_mean(seeds: int, bootstrap: float) -> None:
+    """What the pages say of the bootstrap's intervals, and why Student's stand beside them."""
+    drawn = np.random.default_rng(0).standard_normal((600, seeds))
+    for find, expected in ((interval, bootstrap), (t_interval, 0.95)):
+        found = [find(values) for values in drawn]
+        held = np.mean([bounds is not None and bounds[0] < 0 < bounds[1] for bounds in found])
+        assert held == pytest.approx(expected, abs=0.04)
+
+
+@given(values=SEEDS, shift=st.floats(-1, 1))
+def test_students_interval_and_the_paired_test_agree(values: list[float], shift: float) -> None:
+    found = difference(np.array(values) + shift, np.zeros(len(values)))
+    low, high = found["t_interval"]
+    if abs(low * high) > 1e-12:
+        assert (low < 0 < high) == (found["t_test"] >= 0.05)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_decides_nothing(broken: float) -> None:
+    values, baseline = np.array([9.0, broken, 8.0]), np.array([10.0, 10.5, 9.9])
+    for pair in ((values, baseline), (baseline, values)):
+        (found,) = compare(pair[0][None], pair[1], lower_is_better=True)
+        assert (found["t_test"], found["holm"], found["interval"]) == (None, None, None)
+        assert found["verdict"] == "not decided"
+
+
+def test_tests_still_to_come_count() -> None:
+    one = difference(np.array([0.2, 1.0, 0.6, 1.4, 0.3]), np.zeros(5))
+    judge([one], lower_is_better=True)
+    assert (one["holm"], one["verdict"]) == (one["t_test"], "worse")
+    judge([one], lower_is_better=True, tests=8)
+    assert one["holm"] == pytest.approx(8 * one["t_test"])
+    assert one["verdict"] == "not decided"

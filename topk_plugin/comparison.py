@@ -1,5 +1,6 @@
-"""Paired comparisons over seeds: means, bootstrap intervals, tests, verdicts."""
+"""Paired comparisons over seeds: means, intervals, tests, verdicts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,18 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
+UNDECIDED = "not decided"
 
 Values = NDArray[np.float64]
 
 
 def interval(values: Values) -> list[float] | None:
-    """[low, high]: 95 % bootstrap interval of the mean over seeds; None for fewer than 2 seeds."""
-    if len(values) < 2:
+    """[low, high]: 95 % bootstrap interval of the mean over seeds; None for fewer than 2 seeds.
+
+    With few seeds it is too narrow: of normal values it holds the true mean in 75 % of cases with
+    3 seeds and in 85 % with 5. :func:`t_interval` does in 95 %.
+    """
+    if len(values) < 2 or not np.isfinite(values).all():
         return None
     found = stats.bootstrap(
         (values,),
@@ -26,8 +32,71 @@ def interval(values: Values) -> list[float] | None:
     return [float(found.low), float(found.high)]
 
 
+def t_interval(values: Values) -> list[float] | None:
+    """[low, high]: Student's 95 % interval of the mean; None for fewer than 2 finite values."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        return None
+    half = float(stats.sem(values) * stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1))
+    return [float(values.mean()) - half, float(values.mean()) + half]
+
+
+def difference(values: Values, baseline: Values) -> dict[str, Any]:
+    """One paired comparison, without a verdict.
+
+    Args:
+        values: [seed].
+        baseline: [seed], of the same seeds.
+
+    Returns:
+        ``mean`` of the differences to the baseline; ``interval``: bootstrap; ``t_interval``;
+        ``t_test`` and ``wilcoxon``: two-sided p-values, None for one seed, where no seed differs,
+        or where a value is not finite.
+    """
+    differences = values - baseline
+    t_test = wilcoxon = None
+    if len(differences) > 1 and np.isfinite(differences).all() and differences.any():
+        wilcoxon = float(stats.wilcoxon(differences).pvalue)
+        t_test = 0.0  # all seeds differ by the same
+        if np.ptp(differences) > 1e-9 * abs(differences).max():
+            t_test = float(stats.ttest_rel(values, baseline).pvalue)
+    return {
+        "mean": float(differences.mean()),
+        "interval": interval(differences),
+        "t_interval": t_interval(differences),
+        "t_test": t_test,
+        "wilcoxon": wilcoxon,
+    }
+
+
+def judge(
+    family: Sequence[dict[str, Any]], *, lower_is_better: bool, tests: int | None = None
+) -> None:
+    """Add ``holm`` and ``verdict`` to the comparisons of one family.
+
+    ``holm``: the t-test's p-value, corrected for the number of tests (Holm 1979). ``verdict``:
+    "better" or "worse" where the bootstrap interval does not hold 0 and ``holm`` is under 0.05,
+    else "not decided" (the bootstrap alone would be too sure with few seeds).
+
+    Args:
+        family: what :func:`difference` gave.
+        lower_is_better: which direction the verdict calls better.
+        tests: how many the family is going to have, where some are still to come.
+    """
+    tested = sorted(
+        (c for c in family if c["t_test"] is not None), key=lambda c: float(c["t_test"])
+    )
+    largest, size = 0.0, max(len(tested), tests or 0)
+    for comparison in family:
+        comparison["holm"] = None
+    for i, comparison in enumerate(tested):
+        largest = max(largest, min(1.0, comparison["t_test"] * (size - i)))
+        comparison["holm"] = largest
+    for comparison in family:
+        comparison["verdict"] = _verdict(comparison, lower_is_better)
+
+
 def compare(arms: Values, baseline: Values, *, lower_is_better: bool) -> list[dict[str, Any]]:
-    """Paired comparisons over seeds.
+    """Paired comparisons of several arms with one baseline.
 
     Args:
         arms: [arm, seed] values.
@@ -35,51 +104,17 @@ def compare(arms: Values, baseline: Values, *, lower_is_better: bool) -> list[di
         lower_is_better: which direction the verdict calls better.
 
     Returns:
-        A dict an arm: ``mean`` of the differences to the baseline; ``interval``; ``t_test`` and
-        ``wilcoxon``: two-sided p-values, None for one seed or where no seed differs; ``holm``: the
-        t-test's, corrected for the number of arms (Holm 1979); ``verdict``: "better" or "worse"
-        where the interval does not hold 0 and ``holm`` is under 0.05, else "not decided" (the
-        bootstrap alone would be too sure with few seeds).
+        A dict an arm, as :func:`difference` and :func:`judge` make them.
     """
-    comparisons: list[dict[str, Any]] = []
-    for values in arms:
-        differences = values - baseline
-        t_test = wilcoxon = None
-        if len(differences) > 1 and differences.any():
-            wilcoxon = float(stats.wilcoxon(differences).pvalue)
-            t_test = 0.0  # all seeds differ by the same
-            if np.ptp(differences) > 1e-9 * abs(differences).max():
-                t_test = float(stats.ttest_rel(values, baseline).pvalue)
-        comparisons.append(
-            {
-                "mean": float(differences.mean()),
-                "interval": interval(differences),
-                "t_test": t_test,
-                "wilcoxon": wilcoxon,
-            }
-        )
-    _correct(comparisons)
-    for comparison in comparisons:
-        comparison["verdict"] = _verdict(comparison, lower_is_better)
+    comparisons = [difference(values, baseline) for values in arms]
+    judge(comparisons, lower_is_better=lower_is_better)
     return comparisons
-
-
-def _correct(comparisons: list[dict[str, Any]]) -> None:
-    tested = sorted(
-        (c for c in comparisons if c["t_test"] is not None), key=lambda c: float(c["t_test"])
-    )
-    largest = 0.0
-    for comparison in comparisons:
-        comparison["holm"] = None
-    for i, comparison in enumerate(tested):
-        largest = max(largest, min(1.0, comparison["t_test"] * (len(tested) - i)))
-        comparison["holm"] = largest
 
 
 def _verdict(comparison: dict[str, Any], lower_is_better: bool) -> str:
     if comparison["holm"] is None or comparison["holm"] >= SIGNIFICANCE:
-        return "not decided"
+        return UNDECIDED
     low, high = comparison["interval"]
     if low <= 0 <= high:
-        return "not decided"
+        return UNDECIDED
     return "better" if (low > 0) != lower_is_better else "worse"

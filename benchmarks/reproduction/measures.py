@@ -14,7 +14,6 @@ from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.run import EVALUATION_SEED
 from topk_plugin.engine.sample_grid import generate
 from topk_plugin.engine.trainer import Trainer
-from topk_plugin.evaluation.features import extract_features
 from topk_plugin.evaluation.metrics import Evaluator
 
 METRICS = ("fid", "kid", "prdc")
@@ -87,31 +86,23 @@ class Measures(Evaluator):
 
     def evaluate(self, images: Any) -> dict[str, float]:
         """The values of ``keys`` for the moving average's ``images``."""
-        raw = self._generate(self._trainer.sampler(use_ema=False), len(self._latents))
-        plain = super().evaluate
-        values = plain(images)
-        values |= {f"test_{name}": value for name, value in self._test.evaluate(images).items()}
-        values |= {f"raw_{name}": value for name, value in plain(raw).items()}
-        if self._names:
-            values |= self._of_classes(images)
-        return values | {"rank_correlation": self._rank_correlation(raw)}
-
-    def _generate(self, sampler: torch.nn.Module, count: int) -> Tensor:
-        batch = self._trainer.config.OPTIMIZATION.batch_size
-        return generate(sampler, self._latents[:count], self._labels[:count], batch_size=batch)
-
-    def _layers(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        layers = extract_features(
-            self._extractor,
-            images,
-            device=self.device,
-            batch_size=self.batch_size,
-            what="generated images",
+        raw = generate(
+            self._trainer.sampler(use_ema=False),
+            self._latents,
+            self._labels,
+            batch_size=self._trainer.config.OPTIMIZATION.batch_size,
         )
-        return layers[self._feature_layer], layers[self._logit_layer]
+        layers, raw_layers = self.layers(images), self.layers(raw)
+        values = self.values(layers)
+        values |= {f"test_{name}": value for name, value in self._test.values(layers).items()}
+        values |= {f"raw_{name}": value for name, value in self.values(raw_layers).items()}
+        if self._names:
+            values |= self._of_classes(layers[self._feature_layer], layers[self._logit_layer])
+        return values | {
+            "rank_correlation": self._rank_correlation(raw, raw_layers[self._feature_layer])
+        }
 
-    def _of_classes(self, images: Tensor) -> dict[str, float]:
-        features, logits = self._layers(images)
+    def _of_classes(self, features: Tensor, logits: Tensor) -> dict[str, float]:
         seen = logits.argmax(1)
         shares = torch.bincount(seen, minlength=len(self._names)).double() / len(seen)
         divergence = (shares * (shares * len(shares)).clamp_min(1e-300).log()).sum()
@@ -128,13 +119,12 @@ class Measures(Evaluator):
                 values[f"class_distance/{name}"] = frechet_distance(fake, real)
         return values
 
-    def _rank_correlation(self, raw: Tensor) -> float:
+    def _rank_correlation(self, raw: Tensor, features: Tensor) -> float:
         fakes, labels = raw[:RANKED_SAMPLES], self._labels[:RANKED_SAMPLES]
-        features, _ = self._layers(fakes)
         assert self._reference is not None
         # every so-manieth image: files come sorted by class
         stride = max(1, len(self._reference) // RANKED_REFERENCES)
-        nearest = torch.cdist(features, self._reference[::stride]).amin(1)
+        nearest = torch.cdist(features[:RANKED_SAMPLES], self._reference[::stride]).amin(1)
         scores = critic_scores(self._trainer, fakes, labels)
         correlation: float = spearmanr(scores.numpy(), nearest.numpy()).statistic
         return float(np.nan_to_num(correlation))

@@ -309,21 +309,22 @@ def runs_of(
         threads: CPU threads of a run.
         inception_weights: their file, or None.
         studiogan: a checkout whose trainer is used, or None.
-        gans: only these.
-        arms: these in place of the preset's.
+        gans: only these, and the baselines that they are compared with.
+        arms: these and the baseline in place of the preset's.
         seeds: so many in place of the preset's.
 
     Raises:
         UserError: an unknown name, or k does not reach its floor in time.
     """
-    chosen = [gan for gan in preset.gans if gans is None or gan.name in gans]
+    asked = [gan for gan in preset.gans if gans is None or gan.name in gans]
+    needed = {gan.compared_with for gan in asked} - {gan.name for gan in asked}
     unknown = sorted(set(gans or ()) - {gan.name for gan in preset.gans})
     if unknown:
         known = ", ".join(repr(gan.name) for gan in preset.gans)
         raise UserError(f"--gan {unknown[0]!r} is not in preset {preset.name}; it has {known}")
     keyed = []
-    for position, gan in enumerate(chosen):
-        for arm in arms or gan.arms:
+    for position, gan in enumerate(preset.gans):
+        for arm in _arms_of(gan, arms, asked=gan in asked, needed=gan.name in needed):
             config = config_of(gan, arm)
             if config.DATA.name != data.name:
                 raise UserError(f"preset {preset.name} trains on {config.DATA.name}")
@@ -347,6 +348,16 @@ def runs_of(
                 )
                 keyed.append(((seed, position), spec))
     return [spec for _, spec in sorted(keyed, key=lambda item: item[0])]
+
+
+def _arms_of(gan: Gan, arms: Sequence[str] | None, *, asked: bool, needed: bool) -> tuple[str, ...]:
+    """The arms to run: comparisons come with a baseline, of their own or another GAN's."""
+    if not asked:
+        return (BASELINE,) if needed else ()
+    if arms is None:
+        return gan.arms
+    others = tuple(arm for arm in arms if arm != BASELINE)
+    return others if gan.compared_with else (BASELINE, *others)
 
 
 def check_floor(config: Config, images: int, floor_by: float) -> None:

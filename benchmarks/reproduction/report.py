@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from benchmarks.reproduction import figures
 from benchmarks.reproduction.presets import Preset
 from benchmarks.reproduction.results import (
+    DECIDING,
     MEASURES,
     Results,
     class_distances,
@@ -21,9 +23,12 @@ from benchmarks.reproduction.spec import RunSpec
 from topk_plugin.files import atomic_write
 
 PRIMARY = ("frechet_distance", "fid")
+STEP = re.compile(r"step ([\d,]+): (\w+)")
 
 
-def write_report(preset: Preset, specs: Sequence[RunSpec], root: Path, save: Path) -> None:
+def write_report(
+    preset: Preset, specs: Sequence[RunSpec], root: Path, save: Path, command: str
+) -> None:
     """Write ``save``: README.md, summary.json, summary.csv, runs/ and the pictures.
 
     Args:
@@ -31,9 +36,10 @@ def write_report(preset: Preset, specs: Sequence[RunSpec], root: Path, save: Pat
         specs: its runs, finished or not.
         root: folder of the runs.
         save: folder of the report.
+        command: what was typed, without folders.
 
     Raises:
-        UserError: a file can't be written.
+        UserError: a file can't be written, or a folder holds a run of other settings.
     """
     results = Results.read(preset, specs, root)
     runs = list(results.all())
@@ -50,15 +56,23 @@ def write_report(preset: Preset, specs: Sequence[RunSpec], root: Path, save: Pat
     )
     _write(save / "summary.csv", _csv(runs))
     pictures = _pictures(results, rows, root, save)
-    _write(save / "README.md", _page(preset, results, rows, pictures))
+    _write(save / "README.md", _page(preset, results, rows, pictures, command))
 
 
 def _log(file: Path) -> str:
-    """The lines of a run's log that are about its steps; warnings name folders of this machine."""
+    """The lines of a run's log that are about its steps; warnings name folders of this machine.
+
+    A run that was killed repeats the steps since its last checkpoint: the later lines count.
+    """
     if not file.exists():
         return ""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "".join(f"{line}\n" for line in lines if line.startswith("step "))
+    kept = {match.groups(): line for line in lines if (match := STEP.match(line))}
+    return "".join(f"{kept[key]}\n" for key in sorted(kept, key=_step_of))
+
+
+def _step_of(key: tuple[str | Any, ...]) -> int:
+    return int(key[0].replace(",", ""))
 
 
 def _pictures(
@@ -100,16 +114,17 @@ def _page(
     results: Results,
     rows: list[dict[str, Any]],
     pictures: dict[str, list[str]],
+    command: str,
 ) -> str:
     runs = list(results.all())
-    planned = sum(count for arms in results.planned.values() for count in arms.values())
     parts = [
         f"# {preset.title}",
         "",
-        f"`python -m benchmarks.reproduce --preset {preset.name}`: {len(runs)} of {planned} runs "
-        "are finished.",
+        f"`{command}`: {len(runs)} of {results.count_planned()} runs are finished. A comparison "
+        "gets a verdict when all of its runs are.",
         "",
         *_protocol(preset, results),
+        *_diverged(runs),
         "",
         *(f"![Differences]({name})" for name in pictures.get("", [])),
     ]
@@ -144,46 +159,73 @@ def _protocol(preset: Preset, results: Results) -> list[str]:
             f", a small classifier that this project trained on {with_['trained_on']} and that has "
             f"{with_['held_out_accuracy']:.1%} of held-out images right (weights "
             f"`{with_['weights_sha256'][:12]}`); its distances compare with each other only and "
-            "are no FID"
+            "are no FID, and its precision means little by itself (noise before the training has "
+            "a high one)"
         )
+    train, test = results.images
+    if train:
+        files = f"`{train}`" + (f", test images of `{test}`" if test else "")
+    else:
+        files = "the data set's own files"
     return [
+        f"Images: {with_['reference']} from {files}.",
+        "",
         f"Protocol: runs of one GAN and seed share initial weights, data order, latents and "
-        f"augmentation. Measured at the end of the run on {with_['samples']:,} images of the "
+        f"augmentation. Trained by: {run['engine']}. Measured at the end of the run on "
+        f"{with_['samples']:,} images of the "
         f"generator's moving average (and of its raw weights, on the same latents), all runs with "
         f"the same latents, in the features of {extractor}. Reference: {with_['reference']} "
         f"({with_['reference_size']:,} images), where nothing else is said; images are compared at "
-        f"their own size. Training in {preset.precision}. Means with 95 % bootstrap intervals over "
-        "seeds; differences are paired by seed; a verdict needs an interval without 0 and a paired "
-        "t-test under 0.05, corrected for the number of arms (Holm). The first measure decides, "
-        "the others describe.",
+        f"their own size. Training in {preset.precision}.",
+        "",
+        "Brackets hold 95 % bootstrap intervals of the mean over seeds, which are too narrow for "
+        "so few (3 seeds: the true mean is inside in 75 % of cases, 5: 85 %); Student's interval "
+        "beside them has no such flaw. Differences are paired by seed. A verdict needs a bootstrap "
+        "interval without 0 and a paired t-test under 0.05 after Holm's correction for all arms "
+        "that are compared with the same baseline. Measures without a verdict describe.",
         "",
         f"python {where['python']}, torch {where['torch']}, {where['system']}, "
         f"{run['threads']} thread a run.",
     ]
 
 
+def _diverged(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """A line about runs whose loss stopped being a number; they count like all others."""
+    broken = [
+        f"{run['gan']}, {run['arm']}, seed {run['seed']} (step {run['diverged_at_step']:,})"
+        for run in runs
+        if run["diverged_at_step"] is not None
+    ]
+    if not broken:
+        return []
+    return ["", f"**Diverged**, and counted with what they ended in: {'; '.join(broken)}."]
+
+
 def _table(rows: list[dict[str, Any]], measures: Sequence[str], *, named: bool = True) -> str:
     """Rows of the measures; ``named``: with a column for the GAN."""
     head = ["GAN"] * named + ["measure", "arm", "runs", "mean [95 %]"]
-    head += ["difference to the baseline [95 %]", "%", "paired t, Holm", "verdict"]
+    head += ["difference to the baseline [95 %]", "Student's interval", "%"]
+    head += ["paired t, Holm", "verdict"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for measure in measures:
         for row in rows:
             if row["measure"] != measure:
                 continue
-            cells = [row["gan"]] * named + [MEASURES[measure], row["arm"], str(len(row["values"]))]
+            cells = [row["gan"]] * named + [MEASURES[measure], row["arm"]]
+            cells += [f"{len(row['values'])} of {row['planned']}"]
             cells.append(_with_interval(row["mean"], row["interval"]))
-            difference = row.get("difference")
-            if difference is None:
-                cells += [""] * 4
+            found = row.get("difference")
+            if found is None:
+                cells += [""] * 5
             else:
-                cells.append(_with_interval(difference["mean"], difference["interval"], sign="+"))
-                share = difference["mean"] / row["baseline"] if row["baseline"] else float("nan")
+                cells.append(_with_interval(found["mean"], found["interval"], sign="+"))
+                cells.append(_interval(found["mean"], found["t_interval"]))
+                share = found["mean"] / row["baseline"] if row["baseline"] else float("nan")
                 # percents of a quantity that may be 0 or negative say nothing
                 cells.append("" if measure == "rank_correlation" else f"{100 * share:+.1f}")
-                holm = difference["holm"]
-                cells.append("-" if holm is None else f"{holm:.3f}")
-                cells.append("" if measure == "rank_correlation" else difference["verdict"])
+                cells.append("" if found.get("holm") is None else f"{found['holm']:.3f}")
+                waiting = "runs missing" if measure in DECIDING else ""
+                cells.append(found.get("verdict") or waiting)
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -210,8 +252,8 @@ def _classes(results: Results, gan: str) -> list[str]:
 
 def _cost(results: Results) -> str:
     lines = [
-        "| GAN | arm | runs | images a second | minutes a run | core-hours |",
-        "|---|---|---|---|---|---|",
+        "| GAN | arm | runs | k at the end | images a second | minutes a run | core-hours |",
+        "|---|---|---|---|---|---|---|",
     ]
     for gan, arms in results.runs.items():
         for arm, seeds in arms.items():
@@ -222,10 +264,17 @@ def _cost(results: Results) -> str:
             images = sum(run["images_per_step"] * run["history"][-1]["step"] for run in runs)
             cores = sum(run["training_seconds"] * run["threads"] for run in runs) / 3600
             lines.append(
-                f"| {gan} | {arm} | {len(runs)} | {images / seconds:.0f} | "
+                f"| {gan} | {arm} | {len(runs)} | {_last_k(runs)} | {images / seconds:.0f} | "
                 f"{seconds / len(runs) / 60:.1f} | {cores:.2f} |"
             )
     return "\n".join(lines) + "\n\nTraining steps only; measuring comes on top."
+
+
+def _last_k(runs: Sequence[dict[str, Any]]) -> str:
+    """As "48 of 64"; StudioGAN's own runs do not say."""
+    batch = runs[0]["config"]["OPTIMIZATION"]["batch_size"]
+    found = sorted({run["k_at_the_end"] for run in runs if run.get("k_at_the_end") is not None})
+    return f"{', '.join(map(str, found))} of {batch}" if found else ""
 
 
 def _csv(runs: Sequence[dict[str, Any]]) -> str:
@@ -244,13 +293,20 @@ def _primary(results: Results) -> str:
 
 
 def _with_interval(mean: float, found: list[float] | None, *, sign: str = "") -> str:
-    digits = 4 if abs(mean) < 0.1 else 3 if abs(mean) < 10 else 1
-    text = f"{mean:{sign}.{digits}f}"
-    return (
-        text
-        if found is None
-        else f"{text} [{found[0]:{sign}.{digits}f}, {found[1]:{sign}.{digits}f}]"
-    )
+    text = f"{mean:{sign}.{_digits(mean)}f}"
+    return text if found is None else f"{text} {_interval(mean, found, sign=sign or '-')}"
+
+
+def _interval(mean: float, found: list[float] | None, *, sign: str = "+") -> str:
+    """``found`` with as many digits as its mean has."""
+    if found is None:
+        return ""
+    low, high = (f"{value:{sign}.{_digits(mean)}f}" for value in found)
+    return f"[{low}, {high}]"
+
+
+def _digits(mean: float) -> int:
+    return 4 if abs(mean) < 0.1 else 3 if abs(mean) < 10 else 1
 
 
 def _file_name(gan: str) -> str:

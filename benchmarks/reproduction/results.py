@@ -10,9 +10,9 @@ import numpy as np
 from benchmarks.reproduction.presets import BASELINE, Preset
 from benchmarks.reproduction.spec import RunSpec
 from benchmarks.reproduction.worker import read_result
-from topk_plugin.comparison import compare, interval
+from topk_plugin.comparison import difference, interval, judge
 
-# Measures and what they are called in tables; the first is what verdicts are about.
+# Measures and what they are called in tables.
 MEASURES: dict[str, str] = {
     "frechet_distance": "Frechet distance",
     "fid": "FID",
@@ -31,6 +31,8 @@ MEASURES: dict[str, str] = {
     "auprc": "AUPRC",
 }
 HIGHER_IS_BETTER = ("precision", "recall", "label_agreement", "auroc", "auprc")
+DECIDING = ("frechet_distance", "fid", "auprc")
+"""The measures that verdicts are about; the others describe."""
 PER_CLASS = "class_distance/"
 
 Run = dict[str, Any]
@@ -43,19 +45,26 @@ class Results:
     Attributes:
         preset: which.
         runs: GAN -> arm -> seed -> content of run.json.
-        planned: GAN -> arm -> number of runs asked for.
+        planned: GAN -> arm -> number of runs that belong to it, finished or not.
+        images: file names of the training and the test images, "" for the named set's own.
     """
 
     preset: Preset
     runs: dict[str, dict[str, dict[int, Run]]]
     planned: dict[str, dict[str, int]]
+    images: tuple[str, str]
 
     @classmethod
     def read(cls, preset: Preset, specs: Sequence[RunSpec], root: Path) -> "Results":
-        """Those of ``specs`` that are finished."""
+        """Those of ``specs`` that are finished.
+
+        Raises:
+            UserError: a folder holds a run of other settings.
+        """
         runs: dict[str, dict[str, dict[int, Run]]] = {}
         planned: dict[str, dict[str, int]] = {}
         for spec in specs:
+            spec.check_same(root / spec.name)
             arms = runs.setdefault(spec.gan, {})
             seeds = arms.setdefault(spec.arm, {})
             counts = planned.setdefault(spec.gan, {})
@@ -63,7 +72,7 @@ class Results:
             found = read_result(root / spec.name)
             if found is not None:
                 seeds[spec.seed] = found
-        return cls(preset, runs, planned)
+        return cls(preset, runs, planned, specs[0].data.file_names)
 
     def all(self) -> Iterable[Run]:
         """Every finished run."""
@@ -71,10 +80,14 @@ class Results:
             for seeds in arms.values():
                 yield from seeds.values()
 
-    def baseline_of(self, gan: str) -> dict[int, Run]:
-        """The finished runs that the arms of ``gan`` are compared with, by seed."""
+    def count_planned(self) -> int:
+        """The runs that belong to the comparison, finished or not."""
+        return sum(count for arms in self.planned.values() for count in arms.values())
+
+    def compared_with(self, gan: str) -> str:
+        """The GAN whose baseline the arms of ``gan`` are compared with."""
         (found,) = (g for g in self.preset.gans if g.name == gan)
-        return self.runs.get(found.compared_with or gan, {}).get(BASELINE, {})
+        return found.compared_with or gan
 
     def measures(self) -> list[str]:
         """Those of ``MEASURES`` that were measured."""
@@ -91,57 +104,69 @@ def final(run: Run) -> dict[str, float]:
 def comparisons(results: Results) -> list[dict[str, Any]]:
     """One row a GAN, arm and measure.
 
-    ``gan``, ``arm``, ``measure``; ``seeds``: those finished in the arm; ``values``; ``mean``,
-    ``interval``; for all arms but the baseline ``pairs`` (number of seeds that the baseline has
-    too), ``baseline``: its mean over those seeds, and ``difference``: see
-    :func:`topk_plugin.comparison.compare`, over the pairs; None without a pair.
+    ``gan``, ``arm``, ``measure``; ``seeds``: those finished in the arm; ``planned``: how many there
+    are going to be; ``values``; ``mean``, ``interval``; for all arms but the baseline ``pairs``
+    (number of seeds that the baseline has too), ``baseline``: its mean over those seeds, and
+    ``difference``: see :func:`topk_plugin.comparison.difference`, over the pairs; None without a
+    pair. Of the measures in ``DECIDING`` a difference also has ``holm`` and ``verdict``, corrected
+    for all arms that are compared with the same baseline, and both None until every planned run of
+    both arms is finished: who looks after every run finds a difference too often.
     """
     rows: list[dict[str, Any]] = []
-    for gan, arms in results.runs.items():
-        baseline = results.baseline_of(gan)
-        for measure in results.measures():
-            compared = []
-            for arm, seeds in arms.items():
-                runs = {seed: run for seed, run in seeds.items() if measure in final(run)}
-                if not runs:
+    for measure in results.measures():
+        families: dict[str, list[dict[str, Any]]] = {}
+        for gan, arms in results.runs.items():
+            reference = results.compared_with(gan)
+            baseline = _values(results, reference, BASELINE, measure)
+            for arm in arms:
+                values = _values(results, gan, arm, measure)
+                if not values:
                     continue
-                values = np.array([final(run)[measure] for run in runs.values()])
-                row: dict[str, Any] = {
-                    "gan": gan,
-                    "arm": arm,
-                    "measure": measure,
-                    "seeds": list(runs),
-                    "values": values.tolist(),
-                    "mean": float(values.mean()),
-                    "interval": interval(values),
-                }
+                row = _row(gan, arm, measure, values)
+                row["planned"] = results.planned[gan][arm]
                 rows.append(row)
-                if arm != BASELINE:
-                    both = [seed for seed in runs if seed in baseline]
-                    row |= {"pairs": len(both), "baseline": None, "difference": None}
-                    if both:
-                        compared.append((row, both))
-            _compare(compared, arms, baseline, measure)
-    return rows
+                if arm == BASELINE:
+                    continue
+                both = [seed for seed in values if seed in baseline]
+                row |= {"pairs": len(both), "baseline": None, "difference": None}
+                if not both:
+                    continue
+                without = np.array([baseline[seed] for seed in both])
+                row["baseline"] = float(without.mean())
+                found = difference(np.array([values[seed] for seed in both]), without)
+                row["difference"] = found
+                if measure in DECIDING:
+                    found |= {"holm": None, "verdict": None}
+                    if len(both) == row["planned"]:
+                        families.setdefault(reference, []).append(found)
+        for reference, family in families.items():
+            tests = sum(
+                arm != BASELINE and results.compared_with(gan) == reference
+                for gan, arms in results.planned.items()
+                for arm in arms
+            )
+            judge(family, lower_is_better=measure not in HIGHER_IS_BETTER, tests=tests)
+    order = list(results.runs)
+    return sorted(rows, key=lambda row: order.index(row["gan"]))
 
 
-def _compare(
-    compared: list[tuple[dict[str, Any], list[int]]],
-    arms: dict[str, dict[int, Run]],
-    baseline: dict[int, Run],
-    measure: str,
-) -> None:
-    """Fill in the differences; arms with the same pairs share one correction."""
-    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
-    for row, both in compared:
-        groups.setdefault(tuple(both), []).append(row)
-    for common, rows in groups.items():
-        without = np.array([final(baseline[seed])[measure] for seed in common])
-        values = np.array([[final(arms[row["arm"]][s])[measure] for s in common] for row in rows])
-        found = compare(values, without, lower_is_better=measure not in HIGHER_IS_BETTER)
-        for row, difference in zip(rows, found, strict=True):
-            row["baseline"] = float(without.mean())
-            row["difference"] = difference
+def _values(results: Results, gan: str, arm: str, measure: str) -> dict[int, float]:
+    """Seed -> value at the end of its run."""
+    runs = results.runs.get(gan, {}).get(arm, {})
+    return {seed: final(run)[measure] for seed, run in runs.items() if measure in final(run)}
+
+
+def _row(gan: str, arm: str, measure: str, values: dict[int, float]) -> dict[str, Any]:
+    array = np.array(list(values.values()))
+    return {
+        "gan": gan,
+        "arm": arm,
+        "measure": measure,
+        "seeds": list(values),
+        "values": array.tolist(),
+        "mean": float(array.mean()),
+        "interval": interval(array),
+    }
 
 
 def class_distances(results: Results, gan: str, arm: str) -> dict[str, list[float]]:

@@ -61,9 +61,10 @@ def jobs_at_once(threads: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     by_cores = max(1, (cores or 1) // threads)
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
         return by_cores
+    free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     return max(1, min(by_cores, free // MEMORY_OF_A_RUN))
 
 
@@ -86,14 +87,18 @@ def run_all(
 
     Raises:
         Stopped: asked to stop.
-        UserError: a run failed, or a folder holds a run of other settings.
+        UserError: a folder holds a run of other settings; or, after all others are finished, that
+            a run failed.
     """
     jobs = [_Job(spec, root / spec.name) for spec in specs]
     for job in jobs:
-        _check_same(job)
-    previous = {n: signal.signal(n, _stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        job.spec.check_same(job.folder)
+    # SIGHUP: the terminal was closed
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    previous = {number: signal.signal(number, _stop) for number in numbers}
     waiting = [job for job in jobs if not job.done]
     running: list[_Job] = []
+    failures: list[str] = []
     total = sum(job.spec.steps for job in jobs)
     bar = tqdm(total=total, unit="step", disable=None, smoothing=0.02)
     try:
@@ -109,7 +114,8 @@ def run_all(
                     say(f"{_count(jobs)} of {len(jobs)} runs done: {job.spec.name}; {_left(jobs)}")
                     after_each()
                 else:
-                    raise UserError(_failure(job))
+                    failures.append(_failure(job))
+                    say(f"error: {failures[-1]}; the other runs go on")
             bar.update(sum(job.step() for job in jobs) - bar.n)
             bar.set_postfix_str(", ".join(f"{j.spec.name} {j.step():,}" for j in running))
             time.sleep(1.0)
@@ -123,6 +129,9 @@ def run_all(
         bar.close()
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if failures:
+        more = f"; {len(failures) - 1} more failed, see above" if len(failures) > 1 else ""
+        raise UserError(f"{failures[0]}{more}; the same command tries again")
 
 
 def table(specs: Sequence[RunSpec], root: Path) -> str:
@@ -141,20 +150,6 @@ def table(specs: Sequence[RunSpec], root: Path) -> str:
 def _stop(number: int, frame: FrameType | None) -> None:
     tqdm.write("stopping: every run saves a checkpoint", file=sys.stderr)
     raise Stopped
-
-
-def _check_same(job: _Job) -> None:
-    """A folder may only go on with the run that it holds."""
-    if not (job.folder / "spec.json").exists():
-        return
-    before = RunSpec.read(job.folder)
-    names = ("config", "seed", "hold_out", "precision", "samples", "looks", "extractor")
-    changed = [name for name in names if getattr(before, name) != getattr(job.spec, name)]
-    if changed:
-        raise UserError(
-            f"{job.folder} holds a run with another {' and '.join(changed)}; give another folder "
-            "to --runs, or remove it"
-        )
 
 
 def _start(job: _Job, say: Callable[[str], None]) -> _Job:

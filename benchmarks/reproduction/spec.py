@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from topk_plugin.engine.config import Config
+from topk_plugin.errors import UserError
 from topk_plugin.files import atomic_write
 
 FILE = "spec.json"
@@ -24,6 +25,14 @@ class Data:
     name: str
     train: str | None
     test: str | None
+
+    @property
+    def file_names(self) -> tuple[str, str]:
+        """Those of the training and the test images without folders; "" for the set's own."""
+        train, test = (
+            ("" if file is None else Path(file).name) for file in (self.train, self.test)
+        )
+        return train, test
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,28 @@ class RunSpec:
         """
         with atomic_write(folder / FILE) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    def check_same(self, folder: Path) -> None:
+        """A folder may only go on with the run that it holds: files may move, threads may change.
+
+        Raises:
+            UserError: ``folder`` holds another run.
+        """
+        if not (folder / FILE).exists():
+            return
+        mine, before = self._identity(), RunSpec.read(folder)._identity()
+        changed = [name for name in mine if mine[name] != before[name]]
+        if changed:
+            raise UserError(
+                f"{folder} holds a run with another {' and '.join(changed)}; give another folder "
+                "to --runs, or remove it"
+            )
+
+    def _identity(self) -> dict[str, Any]:
+        fields = asdict(self)
+        fields["data"] = (self.data.name, *self.data.file_names)
+        fields["studiogan"] = self.studiogan is not None
+        return {k: v for k, v in fields.items() if k not in ("threads", "inception_weights")}
 
     @classmethod
     def read(cls, folder: Path) -> "RunSpec":

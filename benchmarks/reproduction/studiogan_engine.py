@@ -70,6 +70,11 @@ def step_of(saved: Path) -> int:
 
 
 def _state(saved: Path, name: str) -> dict[str, Any]:
-    (file,) = saved.glob(f"model={name}-current-weights-step=*.pth")
-    content: dict[str, Any] = load_data(file)
+    files = list(saved.glob(f"model={name}-current-weights-step=*.pth"))
+    if len(files) != 1:  # StudioGAN removes a file before it writes the next
+        raise UserError(
+            f"{saved} has {len(files)} current checkpoints of {name}, it was left while StudioGAN "
+            "saved; remove the run's folder and start it anew"
+        )
+    content: dict[str, Any] = load_data(files[0])
     return dict(content["state_dict"])

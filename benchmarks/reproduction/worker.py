@@ -5,10 +5,14 @@ FOLDER/run.json has everything that the report needs.
 """
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -29,16 +33,36 @@ from topk_plugin.engine.trainer import Trainer
 from topk_plugin.errors import UserError
 
 RESULT = "run.json"
+CHECKPOINTS = 10  # along a run, whatever the number of measurements
+WATCH_SECONDS = 2.0
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    signal.signal(signal.SIGTERM, _interrupt)  # while a trainer of ours runs it has its own
+    _stop_without_parent()
     try:
         run(RunSpec.read(folder), folder)
     except (Interrupted, KeyboardInterrupt):
         sys.exit(130)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # unlike the default this also ends StudioGAN, where that trains
+
+
+def _stop_without_parent() -> None:
+    """Save and stop when the scheduler is gone: killed, it could not say so."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run(spec: RunSpec, folder: Path) -> None:
@@ -108,6 +132,7 @@ def _train(
         seed=spec.seed,
         print_freq=min(50, max(1, spec.steps // 20)),
         save_freq=-(-spec.steps // spec.looks),
+        checkpoint_freq=-(-spec.steps // CHECKPOINTS),
         num_samples=spec.samples,
         command=command,
     )
@@ -122,23 +147,30 @@ def _train(
     )
     result = training.run()
     names = ("history", "measured_with", "diverged_at_step", "training_seconds")
-    return {name: result[name] for name in names}
+    return {name: result[name] for name in names} | {"k_at_the_end": trainer.k}
 
 
 def _train_in_studiogan(
     spec: RunSpec, trainer: Trainer, measures: Measures, folder: RunFolder
 ) -> dict[str, Any]:
-    """In StudioGAN's, measured at the end; the time is that of the last sitting."""
+    """In StudioGAN's, measured at the end; it logs no times and no divergence for us to read."""
+    sittings = folder.path / "seconds.json"
+    before = json.loads(sittings.read_text())["seconds"] if sittings.exists() else 0.0
     started = time.perf_counter()
-    studiogan_engine.train(spec, trainer, folder.path)
-    seconds = round(time.perf_counter() - started, 1)
+    try:
+        studiogan_engine.train(spec, trainer, folder.path)
+    finally:
+        seconds = round(before + time.perf_counter() - started, 1)
+        write_json(sittings, {"seconds": seconds})
+    weights = trainer.generator.state_dict().values()
+    finite = all(bool(torch.isfinite(w).all()) for w in weights if w.is_floating_point())
     device = trainer.device
     sampler = trainer.sampler()
     values = evaluate_generator(sampler, trainer.config, measures, spec.samples, device)
     return {
         "history": [{"step": spec.steps} | values],
         "measured_with": measures.describe(spec.samples),
-        "diverged_at_step": None,
+        "diverged_at_step": None if finite else spec.steps,
         "training_seconds": seconds,
     }
 
@@ -201,8 +233,8 @@ def anomaly_detection(trainer: Trainer, test: ImageSet, held_out: str) -> dict[s
     """
     scores = critic_scores(trainer, test.images, test.labels)
     positive = test.labels == test.class_names.index(held_out)
-    if not torch.isfinite(scores).all():
-        scores = scores.nan_to_num(0.0)
+    if not torch.isfinite(scores).all():  # a critic that diverged knows nothing
+        scores = torch.zeros_like(scores)
     return {
         "auroc": float(roc_auc_score(positive.numpy(), -scores.numpy())),
         "auprc": float(average_precision_score(positive.numpy(), -scores.numpy())),

@@ -164,7 +164,7 @@ def test_inception_run_uses_inception_for_every_metric(inception_file, stripes):
     described = evaluator.describe()
     assert described["extractor"] == "inception"
     assert described["feature_dims"] == 2048
-    assert described["weights"] == str(inception_file)
+    assert described["weights"] == inception_file.name
     assert not described["weights_are_torch_fidelitys"]
     assert not described["weights_sha256"].startswith(PUBLISHED_SHA256_PREFIX)
     # Without the Frechet distance, whose eigenvalues in 2048 dimensions take long.

@@ -47,6 +47,7 @@ class RunOptions:
         save_freq: steps between two checkpoints, sample grids and evaluations.
         num_samples: generated images of an evaluation.
         command: the command as typed, for the records.
+        checkpoint_freq: steps between two checkpoints, where they are wanted more often.
     """
 
     seed: int
@@ -54,6 +55,7 @@ class RunOptions:
     save_freq: int
     num_samples: int
     command: str
+    checkpoint_freq: int | None = None
 
 
 class TrainingRun:
@@ -160,6 +162,11 @@ class TrainingRun:
             if step % options.print_freq == 0 or next_is_due:
                 self._report(step, losses, step - printed_step, bar)
                 printed_step = step
+            often = options.checkpoint_freq
+            if often is not None and step % often == 0 and not next_is_due:
+                started = time.perf_counter()
+                self._save_checkpoint()
+                self._mark += time.perf_counter() - started  # no part of the training's time
 
     def _report(self, step: int, losses: dict[str, Tensor], steps: int, bar: Any) -> None:
         """Log the last step; ``steps``: how many were done since the last report."""

@@ -127,7 +127,7 @@ def _load(choice: ExtractorChoice, data: LabelledImages, device: torch.device) -
     inception = load_inception(choice.weights)
     digest = file_digest(choice.weights)
     facts = {
-        "weights": str(choice.weights),
+        "weights": choice.weights.name,  # results are shared, folders are not
         "weights_are_torch_fidelitys": digest.startswith(PUBLISHED_SHA256_PREFIX),
     }
     return LoadedExtractor("inception", inception.to(device), digest, facts)

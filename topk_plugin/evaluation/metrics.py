@@ -181,6 +181,14 @@ class Evaluator:
             TypeError: the images are not uint8.
             ValueError: the images have another shape than the reference's.
         """
+        return self.values(self.layers(images))
+
+    def layers(self, images: Tensor | Dataset[Any]) -> dict[str, Tensor]:
+        """The extractor's layers for generated images: name -> float32 [N, D] on the CPU.
+
+        Args:
+            images: see :meth:`evaluate`, which raises the same.
+        """
         n_images = count_images(images)
         check_count(self.metrics, n_images, "the generated set")
         first = image_batch(images, 0, 1)
@@ -191,13 +199,16 @@ class Evaluator:
                 f"images must be {list(self._image_shape)} each, as the reference's, "
                 f"got {list(first.shape[1:])}"
             )
-        layers = extract_features(
+        return extract_features(
             self._extractor,
             images,
             device=self.device,
             batch_size=self.batch_size,
             what="generated images",
         )
+
+    def values(self, layers: dict[str, Tensor]) -> dict[str, float]:
+        """The values of ``keys`` for what :meth:`layers` gave, of this or an equal extractor."""
         features, logits = layers[self._feature_layer], layers[self._logit_layer]
         table = RESULT_KEYS[self._extractor.name]
         return {

@@ -86,5 +86,11 @@ def test_fewer_runs_can_be_asked_for() -> None:
     specs = specs_of("cpu", gans=["SNGAN"], arms=[BASELINE, "bottomk"], seeds=2)
     names = ["SNGAN/baseline-0", "SNGAN/bottomk-0", "SNGAN/baseline-1", "SNGAN/bottomk-1"]
     assert [spec.name for spec in specs] == names
+    # comparisons come with their baselines, of their own or of another GAN
+    names = [spec.name for spec in specs_of("cpu", gans=["SNGAN"], arms=["topk"], seeds=1)]
+    assert names == ["SNGAN/baseline-0", "SNGAN/topk-0"]
+    specs = specs_of("ablations", gans=["SNGAN-small nu 0.5"], arms=["topk"], seeds=1)
+    names = [spec.name for spec in specs]
+    assert names == ["SNGAN-small/baseline-0", "SNGAN-small nu 0.5/topk-0"]
     with pytest.raises(UserError, match="'StyleGAN' is not in preset cpu; it has 'DCGAN', 'SNGAN'"):
         specs_of("cpu", gans=["StyleGAN"])

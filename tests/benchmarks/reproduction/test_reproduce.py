@@ -48,6 +48,12 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "log.txt" not in capsys.readouterr().err
     assert (save / "summary.csv").read_text() == before
 
+    assert main([*command, "--seeds", "1", "--arm", "topk", "--engine=builtin"]) == 0
+    page = (save / "README.md").read_text()  # what is asked for last does not hide the rest
+    typed = "--preset smoke --jobs 2 --seeds 1 --arm topk --engine builtin"
+    assert f"`python -m benchmarks.reproduce {typed}`: 4 of 4 runs are finished" in page
+    assert str(tmp_path) not in page
+
 
 def test_a_dry_run_prints_a_plan_and_trains_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -68,16 +74,21 @@ def test_a_dry_run_prints_a_plan_and_trains_nothing(
 def test_a_run_that_fails_ends_in_a_sentence_and_names_its_log(tmp_path: Path) -> None:
     broken = replace(smoke_run(), data=Data("Digits", str(tmp_path / "missing"), None))
     lines: list[str] = []
+    specs = [broken, replace(broken, seed=1)]
     with pytest.raises(UserError, match=r"baseline-0 failed .*missing does not exist.*log\.txt"):
-        run_all([broken], tmp_path, at_once=1, say=lines.append, after_each=lambda: None)
+        run_all(specs, tmp_path, at_once=1, say=lines.append, after_each=lambda: None)
+    assert sum("the other runs go on" in line for line in lines) == 2
 
 
 def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
     spec = smoke_run()
     spec.write(tmp_path / spec.name)
-    other = replace(spec, precision="bf16", samples=100)
-    with pytest.raises(UserError, match="a run with another precision and samples"):
+    other = replace(spec, precision="bf16", samples=100, data=Data("Digits", "a/x.zip", None))
+    with pytest.raises(UserError, match="a run with another data and precision and samples"):
         run_all([other], tmp_path, at_once=1, say=print, after_each=lambda: None)
+    moved = replace(other, data=Data("Digits", "b/x.zip", None), threads=2)
+    other.write(tmp_path / other.name)
+    moved.check_same(tmp_path / other.name)
 
 
 def test_wrong_names_end_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,12 @@ def _run(options: argparse.Namespace, command: str) -> int:
     save = options.save or root / "report"
     at_once = options.jobs or (1 if options.device != "cpu" else jobs_at_once(options.threads))
     if options.dry_run:
-        print(describe(preset, specs, train, test, at_once=at_once))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(options.threads)  # as a run has them
+        try:
+            print(describe(preset, specs, train, test, at_once=at_once))
+        finally:
+            torch.set_num_threads(threads)
         return 0
     # a call that asks for less leaves the rest of the preset in the report
     asked = {spec.name for spec in specs}

@@ -1,6 +1,9 @@
 """The smoke preset from the command to the report, and runs that fail."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +81,41 @@ def test_a_run_that_fails_ends_in_a_sentence_and_names_its_log(tmp_path: Path) -
     with pytest.raises(UserError, match=r"baseline-0 failed .*missing does not exist.*log\.txt"):
         run_all(specs, tmp_path, at_once=1, say=lines.append, after_each=lambda: None)
     assert sum("the other runs go on" in line for line in lines) == 2
+
+
+PARENT = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]])
+time.sleep(60)
+"""
+CHILD = """
+import signal, sys, time
+from pathlib import Path
+from benchmarks.reproduction import worker
+signal.signal(signal.SIGTERM, worker._interrupt)
+worker._stop_without_parent()
+Path(sys.argv[1], "ready").touch()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    Path(sys.argv[1], "stopped").touch()
+"""
+
+
+def test_runs_stop_when_the_scheduler_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, CHILD, str(tmp_path)]
+    with subprocess.Popen(command, cwd=Path(__file__).resolve().parents[3]) as parent:
+        wait_for(tmp_path / "ready")
+        parent.kill()
+    wait_for(tmp_path / "stopped")
+
+
+def wait_for(file: Path) -> None:
+    for _ in range(600):
+        if file.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{file.name} did not come in a minute")
 
 
 def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:

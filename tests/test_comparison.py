@@ -27,10 +27,25 @@ def test_equal_arms_are_not_decided(values: list[float]) -> None:
     assert same["verdict"] == "not decided"
 
 
+def test_differences_that_are_all_the_same_decide_nothing() -> None:
+    (found,) = compare(np.array([[25.0, 25.0]]), np.array([24.0, 24.0]), lower_is_better=False)
+    assert (found["mean"], found["t_test"], found["verdict"]) == (1.0, None, "not decided")
+
+
+def test_an_arm_without_a_p_value_is_a_test_all_the_same() -> None:
+    baseline = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    better = baseline - np.array([0.2, 1.0, 0.6, 1.4, 0.3])
+    found, same = compare(np.stack([better, baseline]), baseline, lower_is_better=True)
+    assert same["t_test"] is None
+    assert found["holm"] == pytest.approx(2 * found["t_test"])
+    assert found["verdict"] == "not decided"
+
+
 @given(values=SEEDS, shift=st.floats(0.1, 2))
 def test_a_shifted_arm_is_better_or_worse(values: list[float], shift: float) -> None:
     baseline = np.array(values)
-    up, down = (np.stack([baseline + sign * shift]) for sign in (1, -1))
+    noise = 1e-3 * shift * (np.arange(len(values)) - (len(values) - 1) / 2)
+    up, down = (np.stack([baseline + sign * (shift + noise)]) for sign in (1, -1))
     assert compare(up, baseline, lower_is_better=False)[0]["verdict"] == "better"
     assert compare(down, baseline, lower_is_better=False)[0]["verdict"] == "worse"
     assert compare(down, baseline, lower_is_better=True)[0]["verdict"] == "better"

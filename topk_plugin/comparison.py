@@ -50,13 +50,13 @@ def difference(values: Values, baseline: Values) -> dict[str, Any]:
     Returns:
         ``mean`` of the differences to the baseline; ``interval``: bootstrap; ``t_interval``;
         ``t_test`` and ``wilcoxon``: two-sided p-values, None for one seed, where no seed differs,
-        or where a value is not finite.
+        or where a value is not finite; ``t_test`` also where all differ by the same, for that is
+        a coarse measure's doing and no sign of certainty.
     """
     differences = values - baseline
     t_test = wilcoxon = None
     if len(differences) > 1 and np.isfinite(differences).all() and differences.any():
         wilcoxon = float(stats.wilcoxon(differences).pvalue)
-        t_test = 0.0  # all seeds differ by the same
         if np.ptp(differences) > 1e-9 * abs(differences).max():
             t_test = float(stats.ttest_rel(values, baseline).pvalue)
     return {
@@ -73,7 +73,8 @@ def judge(
 ) -> None:
     """Add ``holm`` and ``verdict`` to the comparisons of one family.
 
-    ``holm``: the t-test's p-value, corrected for the number of tests (Holm 1979). ``verdict``:
+    ``holm``: the t-test's p-value, corrected for the size of the family (Holm 1979), those without
+    a p-value counted too. ``verdict``:
     "better" or "worse" where the bootstrap interval does not hold 0 and ``holm`` is under 0.05,
     else "not decided" (the bootstrap alone would be too sure with few seeds).
 
@@ -85,7 +86,7 @@ def judge(
     tested = sorted(
         (c for c in family if c["t_test"] is not None), key=lambda c: float(c["t_test"])
     )
-    largest, size = 0.0, max(len(tested), tests or 0)
+    largest, size = 0.0, max(len(family), tests or 0)
     for comparison in family:
         comparison["holm"] = None
     for i, comparison in enumerate(tested):

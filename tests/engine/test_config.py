@@ -380,7 +380,11 @@ def test_a_feature_needs_each_of_its_settings(group, write):
         ([*CBN, "DATA.num_classes=1"], ["g_cond_mtd 'cBN'", "DATA.num_classes", "'W/O'"]),
         (["MODEL.d_cond_mtd=PD", "DATA.num_classes=1"], ["d_cond_mtd 'PD'", "num_classes"]),
         ([*CONTRASTIVE, "OPTIMIZATION.batch_size=1"], ["'2C'", "OPTIMIZATION.batch_size"]),
-        ([*TOPK, "LOSS.topk_policy=balanced", "DATA.num_classes=1"], ["'balanced'", "num_classes"]),
+        ([*TOPK, "LOSS.topk_policy=balanced"], ["'balanced'", "MODEL.g_cond_mtd 'W/O'"]),
+        (["LOSS.temperature=1"], ["LOSS.temperature is 1", "no effect", "'2C' and 'D2DCE'"]),
+        (["MODEL.d_cond_mtd=PD", "LOSS.cond_lambda=1"], ["cond_lambda", "d_cond_mtd is 'PD'"]),
+        ([*CONTRASTIVE, "LOSS.m_p=0.9"], ["LOSS.m_p is 0.9", "only 'D2DCE'"]),
+        (["OPTIMIZATION.momentum=0.9"], ["OPTIMIZATION.momentum is 0.9", "type_ is 'Adam'"]),
         ([*TOPK, "LOSS.topk_mode=slice", "LOSS.topk_policy=random"], ["topk_policy", "'slice'"]),
         ([*TOPK, "LOSS.topk_mode=slice", "LOSS.topk_scope=global"], ["topk_scope", "'slice'"]),
         ([*TOPK, "LOSS.topk_mode=slice", "LOSS.topk_normalize=batch"], ["topk_normalize"]),
@@ -566,6 +570,8 @@ def everything_set() -> Config:
     return Config(
         MODEL=ModelConfig(
             backbone="big_resnet",
+            g_cond_mtd="cBN",
+            g_shared_dim=128,
             apply_attn=True,
             attn_g_loc=(1, 2),
             apply_g_ema=True,
@@ -589,6 +595,14 @@ def test_a_config_survives_its_own_yaml(write):
     config = everything_set()
     assert load_config(write(config.to_yaml())) == config
     assert Config.from_dict(config.to_dict()) == config
+
+
+def test_settings_of_a_method_rest_when_an_override_chooses_another(write):
+    contrastive = load_config(write(BASE), CONTRASTIVE)
+    assert contrastive.LOSS.temperature is not None
+    other = load_config(write(contrastive.to_yaml()), ["MODEL.d_cond_mtd=PD"])
+    assert (other.LOSS.temperature, other.LOSS.cond_lambda) == (None, None)
+    assert load_config(write(other.to_yaml())) == other
 
 
 def test_the_yaml_is_one_that_studiogan_reads(write):

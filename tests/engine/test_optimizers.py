@@ -36,3 +36,26 @@ def test_moments_follow_the_memory_format_of_the_parameters(type_: str) -> None:
             parameter.grad = parameter.grad.contiguous(memory_format=torch.channels_last)
         optimizer_.step()
     torch.testing.assert_close(resumed.detach(), saved.detach())
+
+
+@pytest.mark.parametrize("type_", ["Adam", "SGD", "RMSprop"])
+def test_a_state_of_another_torch_is_taken_and_one_of_another_type_is_not(type_: str) -> None:
+    """Versions of torch differ in what else stands in a group."""
+
+    def optimizer(type_: str) -> torch.optim.Optimizer:
+        settings = OptimizationConfig(type_=type_, momentum=None if type_ == "Adam" else 0.9)
+        weights = nn.Parameter(torch.ones(2))
+        made = build_optimizer([weights], settings, learning_rate=0.1, weight_decay=0.0)
+        weights.grad = torch.ones(2)
+        made.step()
+        return made
+
+    state = optimizer(type_).state_dict()
+    state["param_groups"][0]["setting_to_come"] = True
+    state["param_groups"][0].pop("decoupled_weight_decay", None)  # of torch 2.6's Adam
+    for other in ("Adam", "SGD", "RMSprop"):
+        if other == type_:
+            load_optimizer(optimizer(other), copy.deepcopy(state))
+            continue
+        with pytest.raises(ValueError, match=r"OPTIMIZATION\.type_"):
+            load_optimizer(optimizer(other), copy.deepcopy(state))

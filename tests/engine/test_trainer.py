@@ -481,6 +481,39 @@ def test_bf16_trains_and_keeps_master_weights_in_fp32() -> None:
     assert all(p.dtype == torch.float32 for p in trainer.generator.parameters())
 
 
+@pytest.mark.parametrize("name", ["WGAN-GP", "R1"])
+def test_penalised_gradients_are_not_taken_in_bf16_on_a_cpu(name: str) -> None:
+    """oneDNN's second derivatives are wrong there for small batches, and look right in the loss."""
+    plain, autocast = (tiny_trainer(REGULARIZERS[name], precision=p) for p in ("fp32", "bf16"))
+    for trainer in (plain, autocast):
+        trainer._train_discriminator()
+    for expected, found in zip(
+        plain.discriminator.parameters(), autocast.discriminator.parameters(), strict=True
+    ):
+        assert torch.equal(expected, found)
+
+
+def test_a_generator_without_classes_has_no_keep_rates_of_them() -> None:
+    for g_cond, d_cond, expected in (("W/O", "W/O", False), ("cBN", "PD", True)):
+        model = {"g_cond_mtd": g_cond, "d_cond_mtd": d_cond}
+        trainer = tiny_trainer({"MODEL": model})
+        trainer.step()
+        assert trainer.topk is not None
+        assert (trainer.topk.stats.labels is not None) == expected
+
+
+def test_seeds_stay_apart_when_a_run_changes_its_kind_of_device() -> None:
+    first, second = tiny_trainer(seed=1), tiny_trainer(seed=2)
+    for trainer in (first, second):
+        state = trainer.state_dict()
+        for stream in ("latents", "augmentation"):
+            state[stream] = state[stream][:16]  # as long as a GPU's
+        trainer.load_state_dict(state)
+        assert not trainer.exact
+    assert not torch.equal(first.latents.latents(4), second.latents.latents(4))
+    assert not torch.equal(first.augmentation.get_state(), second.augmentation.get_state())
+
+
 @pytest.mark.parametrize(
     "adv_loss", ["hinge", "logistic", "vanilla", "least_square", "wasserstein"]
 )

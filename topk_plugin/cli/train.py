@@ -144,6 +144,11 @@ def run(options: argparse.Namespace) -> int:
             "note: --compile leaves the discriminator as it is, since its gradient is penalised "
             "(LOSS.apply_gp, apply_r1_reg) and compiled code has no second derivative"
         )
+    if precision == "bf16" and device.type == "cpu" and needs_second_derivatives(config.LOSS):
+        say(
+            "note: on a CPU the discriminator's update stays in fp32, since its gradient is "
+            "penalised (LOSS.apply_gp, apply_r1_reg) and bf16's second derivatives are wrong there"
+        )
     say(ops)
     for line in describe_plan(config, images=len(images), steps_per_epoch=trainer.steps_per_epoch):
         say(line)

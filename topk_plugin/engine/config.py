@@ -11,7 +11,13 @@ from typing import Any
 
 import yaml
 
-from topk_plugin.engine.config_checks import check_switches, check_together
+from topk_plugin.engine.config_checks import (
+    check_methods,
+    check_switches,
+    check_together,
+    merged,
+    without_resting,
+)
 from topk_plugin.engine.config_file import read_config_file, read_overrides
 from topk_plugin.engine.config_names import Tree, known_tree, refuse_unsupported
 from topk_plugin.engine.config_rules import Rule
@@ -72,19 +78,14 @@ class Config:
     @classmethod
     def _from_layers(cls, layers: Sequence[Tree]) -> "Config":
         """Later layers win over earlier ones."""
-        given: Tree = {}
-        for layer in layers:
-            for name, content in layer.items():
-                given[name] = {**given.get(name, {}), **content}
-        sections: dict[str, Any] = {
-            name: _read_section(name, section, given.get(name, {}))
-            for name, section in SECTIONS.items()
-        }
-        config = cls(**sections)
+        given = merged(layers)
+        _read_sections(given)
         # After the values, so that a StyleGAN2 file is refused for its backbone and not for a
         # detail of it.
         refuse_unsupported(given)
         check_switches(layers)
+        check_methods(layers)
+        config = cls(**_read_sections(without_resting(given)))
         check_together(config.DATA, config.MODEL, config.LOSS, config.OPTIMIZATION, config.AUG)
         return config
 
@@ -125,6 +126,12 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     in_file = known_tree(read_config_file(path), str(path))
     overriding = known_tree(read_overrides(overrides), "--set")
     return Config._from_layers([in_file, overriding])
+
+
+def _read_sections(tree: Tree) -> dict[str, Any]:
+    return {
+        name: _read_section(name, section, tree.get(name, {})) for name, section in SECTIONS.items()
+    }
 
 
 def _read_section(name: str, section: type, given: Mapping[str, object]) -> object:

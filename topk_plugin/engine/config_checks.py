@@ -44,6 +44,22 @@ _SWITCHES: Final[dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
         for key in ("gamma", "nu", "mode", "policy", "scope", "normalize", "every")
     ),
 }
+_Key = tuple[str, str]
+_METHODS: Final[dict[_Key, dict[_Key, tuple[str, ...]]]] = {
+    ("MODEL", "d_cond_mtd"): {
+        ("LOSS", "cond_lambda"): ("AC", "2C", "D2DCE"),
+        ("LOSS", "temperature"): ("2C", "D2DCE"),
+        ("LOSS", "m_p"): ("D2DCE",),
+        ("MODEL", "d_embed_dim"): ("2C", "D2DCE"),
+        ("MODEL", "normalize_d_embed"): ("AC", "2C", "D2DCE"),
+    },
+    ("OPTIMIZATION", "type_"): {
+        ("OPTIMIZATION", "momentum"): ("SGD", "RMSprop"),
+        ("OPTIMIZATION", "nesterov"): ("SGD",),
+        ("OPTIMIZATION", "alpha"): ("RMSprop",),
+    },
+}
+"""A key that chooses a method -> settings -> the methods that read them."""
 _OFF: Final[tuple[object, ...]] = ("N/A", ["N/A"], [], "W/O")
 
 
@@ -82,6 +98,57 @@ def check_switches(layers: Sequence[Tree]) -> None:
                     )
 
 
+def merged(layers: Sequence[Tree]) -> Tree:
+    """All layers' keys; later layers win."""
+    tree: Tree = {}
+    for layer in layers:
+        for name, content in layer.items():
+            tree[name] = {**tree.get(name, {}), **content}
+    return tree
+
+
+def without_resting(tree: Tree) -> Tree:
+    """``tree`` without the settings of methods that are not the chosen ones."""
+    kept = {name: dict(content) for name, content in tree.items()}
+    for (section, chooser), settings in _METHODS.items():
+        for (setting_section, key), methods in settings.items():
+            if _chosen(tree, section, chooser) not in methods:
+                kept.get(setting_section, {}).pop(key, None)
+    return kept
+
+
+def check_methods(layers: Sequence[Tree]) -> None:
+    """Refuse settings that the chosen method does not read.
+
+    Where a later layer has chosen another method (``--set MODEL.d_cond_mtd=PD`` on a file of
+    ContraGAN), the settings of the earlier one rest.
+
+    Args:
+        layers: the config file's keys, then the overrides'.
+
+    Raises:
+        UserError: a layer sets such a key itself.
+    """
+    for index, layer in enumerate(layers):
+        so_far = merged(layers[: index + 1])
+        for (section, chooser), settings in _METHODS.items():
+            chosen = _chosen(so_far, section, chooser)
+            for (setting_section, key), methods in settings.items():
+                value = layer.get(setting_section, {}).get(key)
+                if value and value not in _OFF and chosen not in methods:
+                    readers = " and ".join(map(repr, methods))
+                    raise UserError(
+                        f"{setting_section}.{key} is {shown(value)} but has no effect while "
+                        f"{section}.{chooser} is {shown(chosen)}: only {readers} read it; leave "
+                        "it out or set it to 'N/A'"
+                    )
+
+
+def _chosen(tree: Tree, section: str, chooser: str) -> object:
+    (default,) = (f.default for f in fields(SECTIONS[section]) if f.name == chooser)
+    return tree.get(section, {}).get(chooser, default)
+
+
 def check_together(
     data: DataConfig,
     model: ModelConfig,
@@ -102,7 +169,7 @@ def check_together(
     _check_blocks(data, model)
     _check_moving_average(model)
     _check_consistency(loss, aug)
-    _check_topk(data, loss)
+    _check_topk(model, loss)
     _check_optimiser(optimization)
 
 
@@ -269,14 +336,14 @@ def _check_consistency(loss: LossConfig, aug: AugConfig) -> None:
         )
 
 
-def _check_topk(data: DataConfig, loss: LossConfig) -> None:
+def _check_topk(model: ModelConfig, loss: LossConfig) -> None:
     if not loss.apply_topk:
         return
     _need("LOSS.apply_topk", LOSS__topk_gamma=loss.topk_gamma, LOSS__topk_nu=loss.topk_nu)
-    if loss.topk_policy == "balanced" and data.num_classes < 2:
+    if loss.topk_policy == "balanced" and model.g_cond_mtd == "W/O":
         raise UserError(
-            "LOSS.topk_policy 'balanced' keeps the best of each class and needs DATA.num_classes "
-            f"of at least 2; it is {data.num_classes}"
+            "LOSS.topk_policy 'balanced' keeps the best of each class, but with MODEL.g_cond_mtd "
+            "'W/O' the generator is given none; use another policy, or g_cond_mtd 'cBN'"
         )
     if loss.topk_mode == "slice":
         for key, value, only in (

@@ -67,9 +67,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
         {name: value for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
-    if [set(group) for group in state["param_groups"]] != [
-        set(group) for group in optimizer.param_groups
-    ]:
+    if _kind(state["param_groups"]) != _kind(optimizer.param_groups):
         raise ValueError("OPTIMIZATION.type_ is another than the checkpoint's")
     optimizer.load_state_dict(state)
     # Fused Adam on a CPU walks the memory of parameters and moments side by side, so moments that
@@ -80,3 +78,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
                 memory[name] = torch.empty_like(parameter).copy_(value)
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
+
+
+def _kind(groups: list[dict[str, Any]]) -> set[str]:
+    """What tells the types apart; each version of torch adds settings that do not."""
+    return {name for name in ("betas", "alpha", "nesterov") if all(name in g for g in groups)}

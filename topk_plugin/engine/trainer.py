@@ -63,6 +63,7 @@ class Trainer:
         compiled: bool = False,
     ) -> None:
         self.config = config
+        self._seed = seed
         self.device = device
         self.precision = precision
         self.step_count = 0
@@ -121,8 +122,13 @@ class Trainer:
                 normalize=cast(Any, config.LOSS.topk_normalize),
                 seed=derive_seed(seed, "random policy"),
             )
-            self.topk.attach(self.discriminator, score="adv_output", labels=1)
-        if needs_second_derivatives(config.LOSS):
+            # the labels of a generator that is given none are noise: no keep rates of them
+            conditional = model.g_cond_mtd != "W/O"
+            self.topk.attach(
+                self.discriminator, score="adv_output", labels=1 if conditional else None
+            )
+        self._penalised = needs_second_derivatives(config.LOSS)
+        if self._penalised:
             allow_second_derivatives(self.discriminator)
         elif compiled:
             compile_forward(self.discriminator)
@@ -199,7 +205,7 @@ class Trainer:
         for _ in range(optimization.d_updates_per_step):
             self.d_optimizer.zero_grad()
             for _ in range(optimization.acml_steps):
-                with self._autocast():
+                with self._discriminator_autocast():
                     losses = self._discriminator_losses(*next(batches))
                 (losses["loss/discriminator"] / optimization.acml_steps).backward()
             self.d_optimizer.step()
@@ -239,7 +245,7 @@ class Trainer:
         return self.objectives.of_generator(
             fakes,
             k=self.k if loss.topk_mode == "slice" else None,
-            real=next(iter(self.stream.next_step())) if loss.apply_fm else None,
+            real=self.stream.next_step(first_only=True)[0] if loss.apply_fm else None,
         )
 
     def _generate(self, count: int) -> Fakes:
@@ -257,6 +263,16 @@ class Trainer:
         if self.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
+
+    def _discriminator_autocast(self) -> AbstractContextManager[Any]:
+        """Penalised gradients stay in fp32 on a CPU.
+
+        With fewer than 16 images at once oneDNN 3.x (torch 2.15) computes the bf16 convolution
+        that is the second derivative of a 3x3 one wrongly, 4 to 8 times too small, without a word.
+        """
+        if self._penalised and self.device.type == "cpu":
+            return nullcontext()
+        return self._autocast()
 
     # --- sampling --------------------------------------------------------------------------
 
@@ -320,7 +336,7 @@ class Trainer:
             if state[name].shape == generator.get_state().shape:
                 generator.set_state(state[name])
             else:  # a GPU's state on a CPU, or the other way round
-                generator.manual_seed(derive_seed(self.step_count, name))
+                generator.manual_seed(derive_seed(self._seed, f"{name}, step {self.step_count}"))
                 self.exact = False
 
 

@@ -92,6 +92,14 @@ def test_flips_of_an_image_change_from_epoch_to_epoch() -> None:
     assert seen == {-1.0, 1.0}
 
 
+def test_the_first_batch_alone_moves_the_stream_by_a_basket() -> None:
+    whole, first = stream(), stream()
+    for _ in range(7):
+        (batch,) = first.next_step(first_only=True)
+        assert same([batch], whole.next_step()[:1])
+        assert first.state_dict() == whole.state_dict()
+
+
 @pytest.mark.parametrize("stop", [0, 1, 2, 3, 5, 9, 31])
 def test_a_restored_stream_goes_on_bit_for_bit(stop: int) -> None:
     original = stream()

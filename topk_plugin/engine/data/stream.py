@@ -74,20 +74,24 @@ class BatchStream:
         """How many epochs are finished."""
         return self._epoch
 
-    def next_step(self) -> list[tuple[Tensor, Tensor]]:
+    def next_step(self, *, first_only: bool = False) -> list[tuple[Tensor, Tensor]]:
         """The batches of the next step.
 
+        Args:
+            first_only: make the basket's first batch alone; the stream moves on by a basket.
+
         Returns:
-            ``batches_per_step`` pairs: images, float32 [batch_size, 3, H, W] in [-1, 1], and
-            labels, int64 [batch_size], both on the device.
+            ``batches_per_step`` pairs, or one: images, float32 [batch_size, 3, H, W] in [-1, 1],
+            and labels, int64 [batch_size], both on the device.
         """
         if self._drawn_epoch != self._epoch:
             self._draw_epoch()
         start = self._basket * self._basket_size
         self._basket += 1
+        end = start + (self._batch_size if first_only else self._basket_size)
         batches = [
             self._batch(slice(first, first + self._batch_size))
-            for first in range(start, start + self._basket_size, self._batch_size)
+            for first in range(start, end, self._batch_size)
         ]
         self._end_epoch_if_over()
         return batches

@@ -268,7 +268,7 @@ class Trainer:
         """Penalised gradients stay in fp32 on a CPU.
 
         With fewer than 16 images at once oneDNN 3.x (torch 2.15) computes the bf16 convolution
-        that is the second derivative of a 3x3 one wrongly, 4 to 8 times too small, without a word.
+        that is the second derivative of a 3x3 one wrongly (too small), without a word.
         """
         if self._penalised and self.device.type == "cpu":
             return nullcontext()

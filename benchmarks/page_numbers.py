@@ -40,6 +40,9 @@ def filled(text: str) -> str:
         "mixture_speed": _mixture_speed,
         "speed": _speed,
         "image_claims": lambda: table(claims(RESULTS)),
+        "image_cpu": lambda: _images("cpu", "frechet_distance"),
+        "image_ablations": lambda: _images("ablations", "frechet_distance"),
+        "image_anomaly": lambda: _images("anomaly", "auprc"),
     }
     return BLOCK.sub(lambda match: match[1] + makers[match[2]]() + match[3], text)
 
@@ -142,6 +145,30 @@ def _speed() -> str:
             middle, low, high = row["ratio"][STUDIOGAN][name]
             cells.append(f"{rates[name]:.0f}: **{middle:.2f}** x [{low:.2f}, {high:.2f}]")
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _images(preset: str, measure: str) -> str:
+    """Differences to the baselines of a reproduction's preset, a row a GAN and arm."""
+    if not (RESULTS / f"reproduce-{preset}" / "summary.json").exists():
+        return "Not run yet.\n"
+    lines = [
+        "| GAN | arm | pairs | baseline | arm's mean | difference [Student's 95 %] | p, Holm | "
+        "verdict |",
+        "|---" * 8 + "|",
+    ]
+    for row in _read(f"reproduce-{preset}/summary.json")["rows"]:
+        found = row.get("difference")
+        if row["measure"] != measure or found is None:
+            continue
+        interval = found["t_interval"]
+        shown = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
+        holm = "" if found.get("holm") is None else f"{found['holm']:.3f}"
+        lines.append(
+            f"| {row['gan']} | {row['arm']} | {row['pairs']} | {row['baseline']:.3f} | "
+            f"{row['baseline'] + found['mean']:.3f} | {found['mean']:+.3f}{shown} | {holm} | "
+            f"{found.get('verdict') or 'runs missing'} |"
+        )
     return "\n".join(lines) + "\n"
 
 

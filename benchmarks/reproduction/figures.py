@@ -66,10 +66,10 @@ def curves(results: Results, gan: str, path: Path) -> None:
 def differences(rows: list[dict[str, Any]], measure: str, path: Path) -> None:
     """Paired differences to the baseline, in percent of it, a line a GAN and arm.
 
-    The thick line is the bootstrap's interval, the thin one Student's.
+    The thick line is the bootstrap's interval, the thin one Student's, a tick a pair.
     """
     shown = [row for row in rows if row["measure"] == measure and row.get("difference")]
-    figure = Figure(figsize=(7.5, 1.2 + 0.32 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(7.5, 1.3 + 0.32 * len(shown)), layout="constrained")
     axis: Axes = figure.subplots()
     for place, row in enumerate(reversed(shown)):
         scale = 100 / row["baseline"]
@@ -79,13 +79,15 @@ def differences(rows: list[dict[str, Any]], measure: str, path: Path) -> None:
             low, high = difference[name] or [difference["mean"]] * 2
             axis.plot([scale * low, scale * high], [place, place], color=colour, linewidth=width)
         axis.plot(scale * difference["mean"], place, "o", color=colour)
+        pairs = [scale * value for value in row["by_seed"]]
+        axis.plot(pairs, [place] * len(pairs), "|", color="black", markersize=9)
     axis.axvline(0, color="#999999", linewidth=0.8)
     labels = [f"{row['gan']}, {row['arm']} ({row['pairs']})" for row in reversed(shown)]
     axis.set_yticks(range(len(shown)), labels, fontsize=8)
     axis.set_ylim(-0.6, len(shown) - 0.4)
     axis.set_xlabel(
-        f"{MEASURES[measure]}: difference to the baseline, % (number of pairs; 95 % intervals, "
-        "thick: bootstrap, thin: Student's)",
+        f"{MEASURES[measure]}: difference to the baseline, % (number of pairs)\n"
+        "ticks: pairs; dot: their mean; 95 % intervals, thick: bootstrap, thin: Student's",
         fontsize=8,
     )
     _save(figure, path)

@@ -106,11 +106,12 @@ def comparisons(results: Results) -> list[dict[str, Any]]:
 
     ``gan``, ``arm``, ``measure``; ``seeds``: those finished in the arm; ``planned``: how many there
     are going to be; ``values``; ``mean``, ``interval``; for all arms but the baseline ``pairs``
-    (number of seeds that the baseline has too), ``baseline``: its mean over those seeds, and
-    ``difference``: see :func:`topk_plugin.comparison.difference`, over the pairs; None without a
-    pair. Of the measures in ``DECIDING`` a difference also has ``holm`` and ``verdict``, corrected
-    for all arms that are compared with the same baseline, and both None until every planned run of
-    both arms is finished: who looks after every run finds a difference too often.
+    (number of seeds that the baseline has too), ``baseline``: its mean over those seeds,
+    ``by_seed``: the difference of each pair, and ``difference``: see
+    :func:`topk_plugin.comparison.difference`, over the pairs; None without a pair. Of the measures
+    in ``DECIDING`` a difference also has ``holm`` and ``verdict``, corrected for all arms that are
+    compared with the same baseline, and both None until every planned run of both arms is finished:
+    who looks after every run finds a difference too often.
     """
     rows: list[dict[str, Any]] = []
     for measure in results.measures():
@@ -128,12 +129,14 @@ def comparisons(results: Results) -> list[dict[str, Any]]:
                 if arm == BASELINE:
                     continue
                 both = [seed for seed in values if seed in baseline]
-                row |= {"pairs": len(both), "baseline": None, "difference": None}
+                row |= {"pairs": len(both), "baseline": None, "difference": None, "by_seed": []}
                 if not both:
                     continue
                 without = np.array([baseline[seed] for seed in both])
+                with_arm = np.array([values[seed] for seed in both])
                 row["baseline"] = float(without.mean())
-                found = difference(np.array([values[seed] for seed in both]), without)
+                row["by_seed"] = (with_arm - without).tolist()
+                found = difference(with_arm, without)
                 row["difference"] = found
                 if measure in DECIDING:
                     found |= {"holm": None, "verdict": None}

@@ -92,6 +92,7 @@ def test_differences_are_paired_by_seed(specs: list[RunSpec], tmp_path: Path) ->
     rows = {(r["arm"], r["measure"]): r for r in comparisons(results)}
     top = rows["topk", "frechet_distance"]
     assert top["difference"]["mean"] == pytest.approx((-1 - 0.5 - 1) / 3)
+    assert top["by_seed"] == pytest.approx([-1, -0.5, -1])
     expected = stats.ttest_rel(DISTANCES["topk"], DISTANCES["baseline"]).pvalue
     assert top["difference"]["t_test"] == pytest.approx(expected)
     random = rows["randomk", "frechet_distance"]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine_speed import STUDIOGAN
-from benchmarks.reproduction.claims import claims, table
+from benchmarks.reproduction.claims import DISTANCE, claims, table
+from benchmarks.reproduction.power import PAPERS_GAIN, pairs_for_the_papers_gain
 from topk_plugin.files import atomic_write
 from topk_plugin.mixture.style import LABELS
 from topk_plugin.mixture.summary import STEPS_TO_HALF
@@ -40,9 +41,7 @@ def filled(text: str) -> str:
         "mixture_speed": _mixture_speed,
         "speed": _speed,
         "image_claims": lambda: table(claims(RESULTS)),
-        "image_cpu": lambda: _images("cpu", "frechet_distance"),
-        "image_ablations": lambda: _images("ablations", "frechet_distance"),
-        "image_anomaly": lambda: _images("anomaly", "auprc"),
+        "image_cpu": lambda: _images("cpu"),
     }
     return BLOCK.sub(lambda match: match[1] + makers[match[2]]() + match[3], text)
 
@@ -148,26 +147,24 @@ def _speed() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _images(preset: str, measure: str) -> str:
+def _images(preset: str) -> str:
     """Differences to the baselines of a reproduction's preset, a row a GAN and arm."""
-    if not (RESULTS / f"reproduce-{preset}" / "summary.json").exists():
-        return "Not run yet.\n"
     lines = [
-        "| GAN | arm | pairs | baseline | arm's mean | difference [Student's 95 %] | p, Holm | "
-        "verdict |",
-        "|---" * 8 + "|",
+        "| GAN | arm | pairs | baseline | difference [Student's 95 %] | % | p, Holm | verdict | "
+        f"pairs to see {PAPERS_GAIN:.0f} % |",
+        "|---" * 9 + "|",
     ]
     for row in _read(f"reproduce-{preset}/summary.json")["rows"]:
         found = row.get("difference")
-        if row["measure"] != measure or found is None:
+        if row["measure"] != DISTANCE or found is None:
             continue
         interval = found["t_interval"]
-        shown = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
-        holm = "" if found.get("holm") is None else f"{found['holm']:.3f}"
+        shown = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""
+        holm = "" if found.get("holm") is None else f"{found['holm']:.2f}"
         lines.append(
-            f"| {row['gan']} | {row['arm']} | {row['pairs']} | {row['baseline']:.3f} | "
-            f"{row['baseline'] + found['mean']:.3f} | {found['mean']:+.3f}{shown} | {holm} | "
-            f"{found.get('verdict') or 'runs missing'} |"
+            f"| {row['gan']} | {row['arm']} | {row['pairs']} | {row['baseline']:.2f} | "
+            f"{found['mean']:+.2f}{shown} | {100 * found['mean'] / row['baseline']:+.1f} | {holm} "
+            f"| {found.get('verdict') or 'runs missing'} | {pairs_for_the_papers_gain(row)} |"
         )
     return "\n".join(lines) + "\n"
 

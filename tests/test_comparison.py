@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
-from topk_plugin.comparison import compare, difference, interval, judge, t_interval
+from topk_plugin.comparison import (
+    compare,
+    difference,
+    interval,
+    judge,
+    pairs_needed,
+    t_interval,
+)
 
 SEEDS = st.lists(st.floats(0, 1, width=32), min_size=3, max_size=8, unique=True)
 
@@ -94,3 +102,22 @@ def test_tests_still_to_come_count() -> None:
     judge([one], lower_is_better=True, tests=8)
     assert one["holm"] == pytest.approx(8 * one["t_test"])
     assert one["verdict"] == "not decided"
+
+
+@pytest.mark.parametrize(("effect", "spread"), [(7.0, 8.0), (-7.0, 8.0), (1.0, 0.3)])
+def test_pairs_needed_are_those_that_find_the_effect_in_four_of_five_trials(effect, spread) -> None:
+    pairs = pairs_needed(effect, spread)
+    assert pairs is not None
+    normal = np.random.default_rng(0).normal(effect, spread, (20_000, pairs))
+    found = [
+        np.mean(ttest_1samp(normal[:, :n], 0, axis=1).pvalue < 0.05) for n in (pairs - 1, pairs)
+    ]
+    assert found[0] < 0.81
+    assert found[1] > 0.79
+
+
+def test_pairs_needed_of_certain_and_of_hopeless_comparisons() -> None:
+    assert pairs_needed(1.0, 0.0) == 2
+    assert pairs_needed(1.0, 1e-6) == 2
+    assert pairs_needed(1.0, 1e6) is None
+    assert pairs_needed(7.0, 50.0, most=20) is None

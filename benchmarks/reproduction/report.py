@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reproduction import figures
+from benchmarks.reproduction import figures, power
 from benchmarks.reproduction.presets import Preset
 from benchmarks.reproduction.results import (
     DECIDING,
@@ -130,7 +130,9 @@ def _page(
     ]
     if any("anomaly" in run for run in runs):
         parts += ["", "## Anomaly detection", "", _table(rows, ["auroc", "auprc"])]
-    parts += ["", "## Image quality", "", _table(rows, [_primary(results)])]
+    primary = _primary(results)
+    parts += ["", "## Image quality", "", _table(rows, [primary])]
+    parts += power.table([row for row in rows if row["measure"] == primary])
     for gan in preset.gans:
         if not any(results.runs.get(gan.name, {}).values()):
             continue

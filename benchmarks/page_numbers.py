@@ -11,9 +11,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.engine_speed import STUDIOGAN
 from benchmarks.reproduction.claims import DISTANCE, claims, table
 from benchmarks.reproduction.power import PAPERS_GAIN, pairs_for_the_papers_gain
+from benchmarks.reproduction.presets import PRESETS
+from topk_plugin.comparison import t_interval
 from topk_plugin.files import atomic_write
 from topk_plugin.mixture.style import LABELS
 from topk_plugin.mixture.summary import STEPS_TO_HALF
@@ -42,6 +46,7 @@ def filled(text: str) -> str:
         "speed": _speed,
         "image_claims": lambda: table(claims(RESULTS)),
         "image_cpu": lambda: _images("cpu"),
+        "image_ranking": lambda: _ranking("cpu"),
     }
     return BLOCK.sub(lambda match: match[1] + makers[match[2]]() + match[3], text)
 
@@ -166,6 +171,29 @@ def _images(preset: str) -> str:
             f"{found['mean']:+.2f}{shown} | {100 * found['mean'] / row['baseline']:+.1f} | {holm} "
             f"| {found.get('verdict') or 'runs missing'} | {pairs_for_the_papers_gain(row)} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def _ranking(preset: str) -> str:
+    """The rank correlation of score and distance along the runs, a row a GAN and arm."""
+    folder = RESULTS / f"reproduce-{preset}" / "runs"
+    lines: list[str] = []
+    for gan in PRESETS[preset].gans:
+        for arm in gan.arms:
+            files = sorted((folder / gan.name.replace(" ", "-")).glob(f"{arm}-*.json"))
+            runs = [json.loads(file.read_text(encoding="utf-8"))["history"] for file in files]
+            if not runs:
+                continue
+            found = np.array([[look["rank_correlation"] for look in run] for run in runs])
+            if not lines:
+                shares = [f"{look['step'] / runs[0][-1]['step']:.0%}" for look in runs[0]]
+                lines.append(f"| GAN | arm | runs | {' | '.join(shares)} | after the start |")
+                lines.append("|---" * (4 + len(shares)) + "|")
+            trained = found[:, 1:].mean(axis=1)
+            low, high = t_interval(trained) or [float("nan")] * 2
+            cells = [gan.name, arm, str(len(runs)), *(f"{v:+.2f}" for v in found.mean(axis=0))]
+            cells.append(f"{trained.mean():+.2f} [{low:+.2f}, {high:+.2f}]")
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -194,6 +194,8 @@ def _ranking(preset: str) -> str:
             cells = [gan.name, arm, str(len(runs)), *(f"{v:+.2f}" for v in found.mean(axis=0))]
             cells.append(f"{trained.mean():+.2f} [{low:+.2f}, {high:+.2f}]")
             lines.append(f"| {' | '.join(cells)} |")
+    if not lines:
+        raise SystemExit(f"{folder} holds no runs of the {preset} preset")
     return "\n".join(lines) + "\n"
 
 

@@ -81,9 +81,10 @@ def _pictures(
     """Draw them; GAN (or "") -> file names."""
     found: dict[str, list[str]] = {}
     primary = _primary(results)
-    if any(row["measure"] == primary and row.get("difference") for row in rows):
-        figures.differences(rows, primary, save / "differences.png")
-        found[""] = ["differences.png"]
+    for measure, file in ((primary, "differences.png"), ("auprc", "differences-auprc.png")):
+        if any(row["measure"] == measure and row.get("difference") for row in rows):
+            figures.differences(rows, measure, save / file)
+            found.setdefault("", []).append(file)
     for gan, arms in results.runs.items():
         if not any(arms.values()):
             continue
@@ -126,10 +127,18 @@ def _page(
         *_protocol(preset, results),
         *_diverged(runs),
         "",
-        *(f"![Differences]({name})" for name in pictures.get("", [])),
+        *(f"![Differences]({name})\n" for name in pictures.get("", [])),
     ]
-    if any("anomaly" in run for run in runs):
-        parts += ["", "## Anomaly detection", "", _table(rows, ["auroc", "auprc"])]
+    shares = [run["anomaly"]["share"] for run in runs if "anomaly" in run]
+    if shares:
+        parts += [
+            "## Anomaly detection",
+            "",
+            "A low score of the critic marks test images of the class that the training never saw. "
+            f"Guessing has an AUROC of 0.5 and an AUPRC of {max(shares):.2f}.",
+            "",
+            _table(rows, ["auroc", "auprc"]),
+        ]
     primary = _primary(results)
     parts += ["", "## Image quality", "", _table(rows, [primary])]
     parts += power.table([row for row in rows if row["measure"] == primary])

@@ -175,6 +175,18 @@ def test_the_report_says_what_is_finished_and_holds_every_run(
     assert (save / "differences.png").stat().st_size > 1000
 
 
+def test_a_report_of_anomaly_detection_says_what_guessing_gives(tmp_path: Path) -> None:
+    gan = PRESETS["anomaly"].gans[0].name
+    asked = [spec(gan, arm, seed) for arm in (BASELINE, "topk") for seed in range(2)]
+    for one, auprc in zip(asked, (0.2, 0.3, 0.25, 0.4), strict=True):
+        finish(tmp_path, one, 10.0, anomaly={"auroc": 0.6, "auprc": auprc, "share": 0.1})
+    write_report(PRESETS["anomaly"], asked, tmp_path, tmp_path / "report", "")
+    page = (tmp_path / "report" / "README.md").read_text()
+    assert "Guessing has an AUROC of 0.5 and an AUPRC of 0.10." in page
+    assert f"| {gan} | AUPRC | topk | 2 of 2 | 0.325 " in page
+    assert (tmp_path / "report" / "differences-auprc.png").stat().st_size > 1000
+
+
 def test_without_a_finished_run_there_is_no_report(tmp_path: Path) -> None:
     write_report(PRESETS["smoke"], [spec("BigGAN", "topk", 0)], tmp_path, tmp_path / "report", "")
     assert not (tmp_path / "report").exists()

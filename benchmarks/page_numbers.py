@@ -45,7 +45,10 @@ def filled(text: str) -> str:
         "mixture_speed": _mixture_speed,
         "speed": _speed,
         "image_claims": lambda: table(claims(RESULTS)),
-        "image_cpu": lambda: _images("cpu"),
+        "image_cpu": lambda: _images("cpu", DISTANCE),
+        "image_anomaly": lambda: _images("anomaly", "auprc"),
+        "image_anomaly_quality": lambda: _images("anomaly", DISTANCE),
+        "image_ablations": lambda: _images("ablations", DISTANCE),
         "image_ranking": lambda: _ranking("cpu"),
     }
     return BLOCK.sub(lambda match: match[1] + makers[match[2]]() + match[3], text)
@@ -152,25 +155,28 @@ def _speed() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _images(preset: str) -> str:
+def _images(preset: str, measure: str) -> str:
     """Differences to the baselines of a reproduction's preset, a row a GAN and arm."""
-    lines = [
-        "| GAN | arm | pairs | baseline | difference [Student's 95 %] | % | p, Holm | verdict | "
-        f"pairs to see {PAPERS_GAIN:.0f} % |",
-        "|---" * 9 + "|",
-    ]
+    of_distance = measure == DISTANCE  # of which the paper reports a gain
+    names = ["GAN", "arm", "pairs", "baseline", "difference [Student's 95 %]", "%", "p, Holm"]
+    names += ["verdict", *([f"pairs to see {PAPERS_GAIN:.0f} %"] if of_distance else [])]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in _read(f"reproduce-{preset}/summary.json")["rows"]:
         found = row.get("difference")
-        if row["measure"] != DISTANCE or found is None:
+        if row["measure"] != measure or found is None:
             continue
+        digits = 2 if of_distance else 3
         interval = found["t_interval"]
-        shown = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""
-        holm = "" if found.get("holm") is None else f"{found['holm']:.2f}"
-        lines.append(
-            f"| {row['gan']} | {row['arm']} | {row['pairs']} | {row['baseline']:.2f} | "
-            f"{found['mean']:+.2f}{shown} | {100 * found['mean'] / row['baseline']:+.1f} | {holm} "
-            f"| {found.get('verdict') or 'runs missing'} | {pairs_for_the_papers_gain(row)} |"
-        )
+        shown = " [{:+.{n}f}, {:+.{n}f}]".format(*interval, n=digits) if interval else ""
+        cells = [
+            *(row["gan"], row["arm"], str(row["pairs"]), f"{row['baseline']:.{digits}f}"),
+            f"{found['mean']:+.{digits}f}{shown}",
+            f"{100 * found['mean'] / row['baseline']:+.1f}",
+            "" if found.get("holm") is None else f"{found['holm']:.2f}",
+            found.get("verdict") or "runs missing",
+            *([pairs_for_the_papers_gain(row)] if of_distance else []),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -173,21 +173,23 @@ def _protocol(preset: Preset, results: Results) -> list[str]:
             "are no FID, and its precision means little by itself (noise before the training has "
             "a high one)"
         )
+    used = {run["measured_with"]["reference"]: run["measured_with"] for run in results.all()}
+    references = ", ".join(f"{name} ({u['reference_size']:,} images)" for name, u in used.items())
     train, test = results.images
     if train:
         files = f"`{train}`" + (f", test images of `{test}`" if test else "")
     else:
         files = "the data set's own files"
     return [
-        f"Images: {with_['reference']} from {files}.",
+        f"Images: {', '.join(used)} from {files}.",
         "",
         f"Protocol: runs of one GAN and seed share initial weights, data order, latents and "
         f"augmentation. Trained by: {run['engine']}. Measured at the end of the run on "
         f"{with_['samples']:,} images of the "
         f"generator's moving average (and of its raw weights, on the same latents), all runs with "
-        f"the same latents, in the features of {extractor}. Reference: {with_['reference']} "
-        f"({with_['reference_size']:,} images), where nothing else is said; images are compared at "
-        f"their own size. Training in {preset.precision}.",
+        f"the same latents, in the features of {extractor}. Reference: what the GAN is trained on, "
+        f"{references}, where nothing else is said; images are compared at their own size. "
+        f"Training in {preset.precision}.",
         "",
         "Brackets hold 95 % bootstrap intervals of the mean over seeds, which are too narrow for "
         "so few (3 seeds: the true mean is inside in 75 % of cases, 5: 85 %); Student's interval "

@@ -182,6 +182,7 @@ def test_a_report_of_anomaly_detection_says_what_guessing_gives(tmp_path: Path) 
         finish(tmp_path, one, 10.0, anomaly={"auroc": 0.6, "auprc": auprc, "share": 0.1})
     write_report(PRESETS["anomaly"], asked, tmp_path, tmp_path / "report", "")
     page = (tmp_path / "report" / "README.md").read_text()
+    assert "what the GAN is trained on, Digits (1,437 images), where" in page
     assert "Guessing has an AUROC of 0.5 and an AUPRC of 0.10." in page
     assert f"| {gan} | AUPRC | topk | 2 of 2 | 0.325 " in page
     assert (tmp_path / "report" / "differences-auprc.png").stat().st_size > 1000

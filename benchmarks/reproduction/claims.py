@@ -97,8 +97,9 @@ def claims(results: Path) -> list[Claim]:
         )
     ]
     others: list[Case] = [
-        (f"{arm}, {gan.name}", cpu.relative((gan.name, top), (gan.name, arm)))
-        for gan in cpu.preset.gans
+        (f"{arm}, {gan.name}", found.relative((gan.name, top), (gan.name, arm)))
+        for found in (cpu, ablations)
+        for gan in found.preset.gans
         for arm in ("randomk", "bottomk")
         if arm in gan.arms
     ]
@@ -131,7 +132,11 @@ def claims(results: Path) -> list[Claim]:
             [("nu 0.9", ablations.relative((f"{SMALL} nu 0.9", top), (SMALL, base)))],
             ablations.command,
         ),
-        _all_of("It matters that the best samples are kept: top-k against", others, cpu.command),
+        _all_of(
+            "It matters which samples are kept: top-k against random-k and bottom-k",
+            others,
+            f"{cpu.command}, {ablations.command}",
+        ),
         _all_of(
             "The critic finds a class that it never saw better (AUPRC)",
             [("mean of the classes", _over_classes(anomaly))],

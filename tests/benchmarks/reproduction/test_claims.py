@@ -64,6 +64,8 @@ def test_verdicts_follow_the_tests(tmp_path: Path) -> None:
         {
             ("SNGAN-small", "baseline"): BASE,
             ("SNGAN-small", "topk"): scaled(0.9),
+            ("SNGAN-small", "randomk"): scaled(1.1),
+            ("SNGAN-small", "bottomk"): scaled(0.9, -0.3),
             ("SNGAN-small early", "topk"): scaled(0.7),
             ("SNGAN-small nu 0.9", "topk"): scaled(1.0, 0.3),
             ("SNGAN-small batch 32", "baseline"): BASE,
@@ -84,7 +86,8 @@ def test_verdicts_follow_the_tests(tmp_path: Path) -> None:
     assert batches.verdict == "2 of 3 cases run"
     assert early.verdict == "contradicted"
     assert high.verdict == "no difference seen, which few seeds can't prove"
-    assert others.verdict == "supported"
+    assert others.verdict == "supported in 3 of 4, others not decided"
+    assert "randomk, SNGAN-small: -18.2 %" in others.evidence
     assert anomaly.verdict == "supported"
     assert "mean of the classes: +30" in anomaly.evidence
     assert "--preset anomaly" in anomaly.command

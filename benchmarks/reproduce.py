@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.reproduction.plan import describe
-from benchmarks.reproduction.presets import ARMS, PRESETS, Preset, config_of, runs_of
-from benchmarks.reproduction.report import write_report
-from benchmarks.reproduction.scheduler import Stopped, jobs_at_once, run_all, table
-from benchmarks.reproduction.spec import Data, RunSpec
-from benchmarks.reproduction.worker import RESULT, open_both
+from benchmarks.paper.presets import ARMS, PRESETS, Preset, config_of, runs_of
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.errors import UserError
 from topk_plugin.evaluation.metrics import Evaluator
 from topk_plugin.studiogan.checkout import source_folder
+from topk_plugin.study.plan import describe
+from topk_plugin.study.report import write_report
+from topk_plugin.study.scheduler import Stopped, jobs_at_once, run_all, table
+from topk_plugin.study.spec import Data, RunSpec
+from topk_plugin.study.worker import RESULT, open_both
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,18 +4,22 @@ In the generator's update the gradient of every generated sample that the critic
 among the best k is zeroed; k is annealed from the batch size down to a floor.
 """
 
-from topk_plugin.gate import gradient_gate
-from topk_plugin.plugin import AttachHandle, NoEffectWarning, TopK
-from topk_plugin.schedule import KSchedule
-from topk_plugin.selection import keep_mask
-from topk_plugin.statistics import TopKStatistics
+from topk_plugin.base.run_log import RunLog
+from topk_plugin.gate.batch_statistics import TopKStatistics
+from topk_plugin.gate.gradient_gate import gradient_gate
+from topk_plugin.gate.monitor import TopKMonitor
+from topk_plugin.gate.policies import keep_mask
+from topk_plugin.gate.schedule import KSchedule
+from topk_plugin.gate.topk import AttachHandle, NoEffectWarning, TopK
 from topk_plugin.version import __version__
 
 __all__ = [
     "AttachHandle",
     "KSchedule",
     "NoEffectWarning",
+    "RunLog",
     "TopK",
+    "TopKMonitor",
     "TopKStatistics",
     "__version__",
     "gradient_gate",

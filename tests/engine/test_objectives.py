@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from topk_plugin.engine.config import AugConfig, Config, LossConfig, ModelConfig
+from topk_plugin.engine.config.config import AugConfig, Config, LossConfig, ModelConfig
 from topk_plugin.engine.losses.data_to_data import data_to_data_cross_entropy
 from topk_plugin.engine.objectives import Fakes, Objectives
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from topk_plugin.engine.config import OptimizationConfig
+from topk_plugin.engine.config.config import OptimizationConfig
 from topk_plugin.engine.optimizers import build_optimizer, load_optimizer
 
 

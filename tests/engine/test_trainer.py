@@ -16,11 +16,11 @@ from tests.engine.tiny import (
     tiny_images,
     tiny_trainer,
 )
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.networks.self_attention import SelfAttention
 from topk_plugin.engine.objectives import Fakes
 from topk_plugin.engine.trainer import Trainer
-from topk_plugin.errors import UserError
 
 GANS = {"BigGAN": (), "ContraGAN": (CONTRASTIVE,), "BigGAN-ICR": (ICR,)}
 OFF = {"LOSS": {"apply_topk": False, "topk_gamma": "N/A", "topk_nu": "N/A"}}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from topk_plugin.engine.config import Config
+from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.trainer import Trainer
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.errors import UserError
 from topk_plugin.evaluation import builtin_extractor as module
 from topk_plugin.evaluation.builtin_extractor import (
     builtin_extractor,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch_fidelity import feature_extractor_inceptionv3
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation.extractors import choose_extractor, load_extractor
 from topk_plugin.evaluation.inception import (
     PUBLISHED_SHA256_PREFIX,

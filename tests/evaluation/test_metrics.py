@@ -11,7 +11,7 @@ import torch
 import torch_fidelity
 from torch.utils.data import TensorDataset
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation import features as features_module
 from topk_plugin.evaluation import metrics as metrics_module
 from topk_plugin.evaluation.builtin_extractor import BuiltinExtractor, builtin_extractor

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.ops import dispatch
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from topk_plugin import KSchedule
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.adapter import adapted_worker
 from topk_plugin.studiogan.resume import STATE_KEY, Resumption
 

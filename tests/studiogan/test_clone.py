@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.studiogan.stand_in import write_checkout
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan import checkout as checkout_module
 from topk_plugin.studiogan import clone as clone_module
 from topk_plugin.studiogan.checkout import commit_of, find_checkout, source_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from topk_plugin.schedule import KSchedule
+from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.studiogan.fixes.registry import FIXES
 from topk_plugin.studiogan.flags import DEFAULTS
 

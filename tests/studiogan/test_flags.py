@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.studiogan.small_worker import configurations
 from topk_plugin import KSchedule
-from topk_plugin.selection import POLICIES
+from topk_plugin.gate.policies import POLICIES
 from topk_plugin.studiogan.flags import DEFAULTS, TopKFlagError, TopKFlags
 
 CHOICES = {

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.studiogan.stand_in import write_checkout
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan import patcher
 from topk_plugin.studiogan.patcher import MARK, State, patch, patch_file, read_patch, unpatch
 

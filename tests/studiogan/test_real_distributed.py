@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.studiogan_process import SMALL, merged
+from benchmarks.studiogan.process import SMALL, merged
 from tests.studiogan.real.processes import arguments, checkpoint, run, write_images
 from topk_plugin import KSchedule
 

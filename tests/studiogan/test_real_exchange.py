@@ -24,7 +24,7 @@ from tests.studiogan.real_exchange.studiogan_side import (
     weights,
 )
 from topk_plugin.engine.checkpoint import RunProgress, load_checkpoint, save_checkpoint
-from topk_plugin.engine.config import Config, load_config
+from topk_plugin.engine.config.config import Config, load_config
 from topk_plugin.engine.networks import build_discriminator, build_generator
 from topk_plugin.engine.networks.sampling import sampling_copy
 from topk_plugin.engine.trainer import Trainer

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.reproduction import studiogan_engine
-from benchmarks.reproduction.spec import Data, RunSpec
-from benchmarks.reproduction.worker import RESULT, run
-from benchmarks.studiogan_process import SMALL, merged
+from benchmarks.studiogan.process import SMALL, merged
 from tests.engine.tiny import tiny_images, write_image_folder
-from topk_plugin.engine.config import Config
+from topk_plugin.engine.config.config import Config
+from topk_plugin.study import in_studiogan
+from topk_plugin.study.spec import Data, RunSpec
+from topk_plugin.study.worker import RESULT, run
 
 pytestmark = pytest.mark.studiogan
 
@@ -52,9 +52,9 @@ def test_studiogan_trains_and_the_harness_measures(
     (entry,) = content["history"]
     assert entry["step"] == STEPS
     assert entry["frechet_distance"] != entry["raw_frechet_distance"]
-    saved = studiogan_engine.checkpoints(tmp_path / "run" / "studiogan")
+    saved = in_studiogan.checkpoints(tmp_path / "run" / "studiogan")
     assert saved is not None
-    assert studiogan_engine.step_of(saved) == STEPS
+    assert in_studiogan.step_of(saved) == STEPS
 
     (tmp_path / "run" / RESULT).unlink()  # killed after the training: it is not trained again
     run(spec, tmp_path / "run")

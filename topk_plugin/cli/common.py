@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 
 if TYPE_CHECKING:
     import torch

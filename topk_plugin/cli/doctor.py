@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from topk_plugin.errors import UserError
-from topk_plugin.files import cache_folder
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.files import cache_folder
 from topk_plugin.studiogan import patcher
 from topk_plugin.studiogan.checkout import find_checkout
 from topk_plugin.version import __version__

@@ -4,6 +4,7 @@ import argparse
 import json
 from datetime import UTC, datetime
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.cli.common import (
     add_checkpoint_arguments,
     add_data_argument,
@@ -14,7 +15,6 @@ from topk_plugin.cli.common import (
     say,
 )
 from topk_plugin.cli.train import describe_extractor
-from topk_plugin.errors import UserError
 
 HELP = "measure the generator of a checkpoint"
 
@@ -37,10 +37,10 @@ def run(options: argparse.Namespace) -> int:
     metrics = chosen_metrics(options.eval_metrics)
     if not metrics:
         raise UserError("evaluate with -metrics none measures nothing; name at least one metric")
+    from topk_plugin.base.files import write_json
     from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
     from topk_plugin.engine.data.open import open_images
     from topk_plugin.engine.run import evaluate_generator
-    from topk_plugin.engine.run_folder import write_json
     from topk_plugin.evaluation.metrics import Evaluator, check_count
 
     device = chosen_device(options.device)

@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.cli import doctor, evaluate, mixture, sample, studiogan, train
-from topk_plugin.errors import UserError
 from topk_plugin.version import __version__
 
 USER_ERROR = 2

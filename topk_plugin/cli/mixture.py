@@ -80,9 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from topk_plugin.mixture.presets import PRESETS, trainings
-    from topk_plugin.mixture.report import REPORT_FILE, write_report
-    from topk_plugin.mixture.training import train
+    from topk_plugin.mixture.lab.presets import PRESETS, trainings
+    from topk_plugin.mixture.lab.training import train
+    from topk_plugin.mixture.report.report import REPORT_FILE, write_report
 
     device = chosen_device(options.device)
     preset = PRESETS[options.preset]

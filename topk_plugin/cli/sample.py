@@ -2,6 +2,7 @@
 
 import argparse
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.cli.common import (
     add_checkpoint_arguments,
     add_device_argument,
@@ -11,7 +12,6 @@ from topk_plugin.cli.common import (
     say,
     seed,
 )
-from topk_plugin.errors import UserError
 
 HELP = "draw images from the generator of a checkpoint"
 

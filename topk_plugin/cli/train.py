@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.cli.common import (
     add_data_argument,
     add_device_argument,
@@ -19,11 +20,10 @@ from topk_plugin.cli.common import (
     say,
     seed,
 )
-from topk_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from topk_plugin.engine.checkpoint import Checkpoint
-    from topk_plugin.engine.config import Config
+    from topk_plugin.engine.config.config import Config
 
 HELP = "train a GAN from a StudioGAN YAML file with the built-in trainer"
 
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         )
     from topk_plugin.engine.allocator import keep_freed_memory
     from topk_plugin.engine.compiling import why_compiling_fails
-    from topk_plugin.engine.config import load_config
+    from topk_plugin.engine.config.config import load_config
     from topk_plugin.engine.data.open import open_images
     from topk_plugin.engine.objectives import needs_second_derivatives
     from topk_plugin.engine.plan import describe_plan

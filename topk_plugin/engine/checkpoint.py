@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from topk_plugin.engine.config import Config
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.files import atomic_write
+from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.networks import build_generator
 from topk_plugin.engine.networks.sampling import sampling_copy
 from topk_plugin.engine.trainer import Trainer
-from topk_plugin.errors import UserError
-from topk_plugin.files import atomic_write
 
 FORMAT = "topk-plugin checkpoint"
 VERSION = 1

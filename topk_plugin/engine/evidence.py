@@ -1,6 +1,6 @@
 """What was measured about settings that a run is about to use."""
 
-from topk_plugin.engine.config import Config
+from topk_plugin.engine.config.config import Config
 
 
 def describe_evidence(config: Config) -> list[str]:

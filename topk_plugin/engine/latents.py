@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from topk_plugin.engine.config import Config
+from topk_plugin.engine.config.config import Config
 
 
 class LatentSource:

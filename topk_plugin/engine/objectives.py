@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from topk_plugin.engine.config import Config, LossConfig, ModelConfig
+from topk_plugin.engine.config.config import Config, LossConfig, ModelConfig
 from topk_plugin.engine.losses.adversarial import discriminator_loss, generator_loss
 from topk_plugin.engine.losses.augment import flip_and_shift
 from topk_plugin.engine.losses.classification import classification_loss

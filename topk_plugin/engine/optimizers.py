@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topk_plugin.engine.config import OptimizationConfig
+from topk_plugin.engine.config.config import OptimizationConfig
 
 # StudioGAN gives Adam this eps, not torch's 1e-8.
 ADAM_EPS = 1e-6

@@ -3,7 +3,7 @@
 import bisect
 import math
 
-from topk_plugin.engine.config import Config
+from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.evidence import describe_evidence
 from topk_plugin.engine.trainer import images_per_step, top_k_schedule
 

@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from topk_plugin.base.run_log import RunLog
 from topk_plugin.engine.checkpoint import BEST, LAST, Checkpoint, RunProgress, save_checkpoint
-from topk_plugin.engine.config import Config
+from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.run_folder import RunFolder
 from topk_plugin.engine.sample_grid import class_grid, generate, save_grid
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.evaluation.metrics import Evaluator
-from topk_plugin.monitor import RunLog, TopKMonitor
+from topk_plugin.gate.monitor import TopKMonitor
 
 # Seeds of what must be the same in every run of a comparison, whatever the run's own seed.
 GRID_SEED = 2020

@@ -1,19 +1,13 @@
 """The files of a run's folder."""
 
-import json
 import os
-import platform
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from topk_plugin.engine.config import Config
-from topk_plugin.errors import UserError
-from topk_plugin.files import atomic_write, remove_leftovers, unwritable
-from topk_plugin.version import __version__
+from topk_plugin.base.environment import environment
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.files import atomic_write, remove_leftovers, unwritable, write_json
+from topk_plugin.engine.config.config import Config
 
 try:
     import fcntl
@@ -90,29 +84,3 @@ class RunFolder:
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         write_json(self.path / name, content)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file for people and programs, atomically.
-
-    Raises:
-        UserError: it can't be written.
-    """
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware, as far as they can change a number."""
-    facts: dict[str, Any] = {
-        "topk_plugin": __version__,
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_threads": torch.get_num_threads(),
-        "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-    }
-    if torch.cuda.is_available():
-        facts["cuda"] = torch.version.cuda
-        facts["gpu"] = torch.cuda.get_device_name()
-    return facts

@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from topk_plugin.engine.config import Config
+from topk_plugin.base.files import atomic_write
+from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.latents import LatentSource
-from topk_plugin.files import atomic_write
 
 MOST_ROWS = 10
 

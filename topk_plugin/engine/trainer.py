@@ -10,23 +10,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from topk_plugin import distributed
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.seeds import derive_seed
 from topk_plugin.engine.compiling import compile_forward
-from topk_plugin.engine.config import Config
+from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.stream import BatchStream
 from topk_plugin.engine.ema import GeneratorEMA
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.networks import build_discriminator, build_generator
-from topk_plugin.engine.networks.batch_statistics import frozen_batch_statistics
+from topk_plugin.engine.networks.frozen_statistics import frozen_batch_statistics
 from topk_plugin.engine.networks.sampling import sampling_copy
 from topk_plugin.engine.networks.self_attention import allow_second_derivatives
 from topk_plugin.engine.objectives import Fakes, Objectives, given, needs_second_derivatives
 from topk_plugin.engine.optimizers import build_optimizer, load_optimizer
-from topk_plugin.engine.seeds import derive_seed
-from topk_plugin.errors import UserError
-from topk_plugin.plugin import TopK
-from topk_plugin.schedule import KSchedule
+from topk_plugin.gate import ranks as distributed
+from topk_plugin.gate.schedule import KSchedule
+from topk_plugin.gate.topk import TopK
 
 
 class Trainer:

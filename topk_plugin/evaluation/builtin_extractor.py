@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from topk_plugin.base.files import atomic_write, cache_folder
 from topk_plugin.evaluation.builtin_network import GRID, WIDTHS, SmallClassifier
 from topk_plugin.evaluation.builtin_training import Recipe, train_classifier
 from topk_plugin.evaluation.labelled_images import LabelledImages
-from topk_plugin.files import atomic_write, cache_folder
 
 
 class BuiltinExtractor(FeatureExtractorBase):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation.builtin_network import SmallClassifier
 from topk_plugin.evaluation.labelled_images import LabelledImages
 

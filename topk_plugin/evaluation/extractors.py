@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation.builtin_extractor import builtin_extractor, weights_digest
 from topk_plugin.evaluation.inception import (
     PUBLISHED_SHA256_PREFIX,

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from topk_plugin.base.files import atomic_write, cache_folder
 from topk_plugin.evaluation.extractors import LoadedExtractor
 from topk_plugin.evaluation.labelled_images import LabelledImages
-from topk_plugin.files import atomic_write, cache_folder
 
 
 @torch.no_grad()

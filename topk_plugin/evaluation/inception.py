@@ -12,7 +12,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
     FeatureExtractorInceptionV3,
 )
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 
 WEIGHTS_NAME = PurePosixPath(URL_INCEPTION_V3).name
 PUBLISHED_SHA256_PREFIX = WEIGHTS_NAME.removesuffix(".pth").rsplit("-", 1)[-1]

@@ -26,7 +26,7 @@ from torch_fidelity.metric_prc import (
     prc_features_to_metric,
 )
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation.extractors import choose_extractor, load_extractor
 from topk_plugin.evaluation.features import (
     count_images,

@@ -257,7 +257,7 @@ def _batch_statistics(x: Tensor, group_name: str) -> tuple[Tensor, Tensor, Tenso
     if values == 0:
         mean, variance = (torch.zeros(x.shape[1], dtype=dtype, device=x.device) for _ in range(2))
     elif _by_kernels(x):
-        from topk_plugin.ops.kernels import conditional_batch_norm as kernels
+        from topk_plugin.ops.kernels import conditional_batch_norm_triton as kernels
 
         mean, variance = kernels.batch_statistics(_dense(x))
     else:
@@ -328,7 +328,7 @@ def _forward(
 ) -> Tensor:
     x = _dense(x)
     if _by_kernels(x):
-        from topk_plugin.ops.kernels import conditional_batch_norm as kernels
+        from topk_plugin.ops.kernels import conditional_batch_norm_triton as kernels
 
         return kernels.forward(x, gain.contiguous(), bias.contiguous(), mean, rstd, relu=relu)
     middle = mean.to(x.dtype)
@@ -384,7 +384,7 @@ def _backward(
         return _backward_by_parts(
             gradient, x, result, gain, bias, mean, rstd, count, relu, group_name
         )
-    from topk_plugin.ops.kernels import conditional_batch_norm as kernels
+    from topk_plugin.ops.kernels import conditional_batch_norm_triton as kernels
 
     inputs = (gradient, x, gain.contiguous(), bias.contiguous(), mean, rstd)
     gain_gradient, bias_gradient, sums = kernels.backward_sums(*inputs, relu=relu)

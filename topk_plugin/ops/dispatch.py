@@ -6,14 +6,14 @@ import os
 
 import torch
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 
 ENVIRONMENT_VARIABLE = "TOPK_PLUGIN_OPS"
 
 # Per op: its implementation on a CPU, on a CUDA device, and on anything else. "triton" is a
 # hand-written kernel, "algebra" the same result by fewer of torch's own operations, "reference"
 # the operations as the formula has them. An op whose faster way did not win on a device keeps the
-# reference there (benchmarks/ops.py measures it).
+# reference there (benchmarks/ops/speed.py measures it).
 OPS: dict[str, tuple[str, str, str]] = {
     "upsample_conv3x3": ("algebra", "algebra", "algebra"),
     "conv3x3_avgpool": ("algebra", "algebra", "algebra"),

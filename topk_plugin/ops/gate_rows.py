@@ -94,7 +94,7 @@ def _as_rows(weights: Tensor, gradient: Tensor) -> Tensor:
 
 @torch.library.impl("topk_plugin::gate_rows_in_one_pass", "CompositeExplicitAutograd")
 def _in_one_pass(gradient: Tensor, weights: Tensor) -> Tensor:
-    from topk_plugin.ops.kernels import gate_rows as kernels
+    from topk_plugin.ops.kernels import gate_rows_triton as kernels
 
     return kernels.gate_rows(_with_rows_in_order(gradient, weights.dim()), weights.contiguous())
 

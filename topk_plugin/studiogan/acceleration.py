@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from topk_plugin.errors import UserError
-from topk_plugin.ops.accelerate import accelerate
+from topk_plugin.base.errors import UserError
+from topk_plugin.studiogan.accelerate import accelerate
 
 SWITCH = "TOPK_PLUGIN_ACCELERATE"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.adapter import adapted_worker
 from topk_plugin.studiogan.config_flags import adapt_configurations
 from topk_plugin.studiogan.fixes.registry import Fix, active_fixes

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from topk_plugin import distributed
-from topk_plugin.errors import UserError
-from topk_plugin.monitor import RunLog
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.run_log import RunLog
+from topk_plugin.gate import ranks as distributed
 from topk_plugin.studiogan import acceleration
 from topk_plugin.studiogan.drivers import GateDriver, SliceDriver
 from topk_plugin.studiogan.flags import TopKFlags

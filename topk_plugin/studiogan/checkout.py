@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from topk_plugin.errors import UserError
-from topk_plugin.files import cache_folder
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.files import cache_folder
 from topk_plugin.studiogan.git import GitError, git
 
 # The last commit upstream; the adapter was written against it.

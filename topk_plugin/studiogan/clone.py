@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from topk_plugin.errors import UserError
-from topk_plugin.files import unwritable
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.files import unwritable
 from topk_plugin.studiogan.checkout import KNOWN_COMMIT, SHORT_COMMIT, source_folder
 from topk_plugin.studiogan.git import GitError, git
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topk_plugin.monitor import TopKMonitor
-from topk_plugin.plugin import TopK
-from topk_plugin.schedule import KSchedule
+from topk_plugin.gate.monitor import TopKMonitor
+from topk_plugin.gate.schedule import KSchedule
+from topk_plugin.gate.topk import TopK
 from topk_plugin.studiogan.flags import TopKFlags
 from topk_plugin.studiogan.resume import Resumed, epochs_without_state
 from topk_plugin.studiogan.swap import swapped

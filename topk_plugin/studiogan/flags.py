@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from topk_plugin.plugin import Normalize, Scope
-from topk_plugin.schedule import KSchedule
-from topk_plugin.selection import POLICIES, Policy
+from topk_plugin.gate.policies import POLICIES, Policy
+from topk_plugin.gate.schedule import KSchedule
+from topk_plugin.gate.topk import Normalize, Scope
 
 Mode = Literal["gate", "slice"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 import topk_plugin
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.checkout import source_folder
 from topk_plugin.studiogan.flags import TopKFlagError
 from topk_plugin.studiogan.packages import PACKAGES, REMEDY

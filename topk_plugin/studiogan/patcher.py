@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from topk_plugin.errors import UserError
-from topk_plugin.files import atomic_write, remove_leftovers
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.files import atomic_write, remove_leftovers
 from topk_plugin.studiogan.checkout import source_folder
 
 PATCH_NAME = "studiogan-947b35e.patch"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from topk_plugin.schedule import KSchedule
+from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.studiogan.fixes.weights_only import load_data
 
 STATE_KEY = "topk_plugin"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from PIL.Image import Image
 from torch import Tensor
 
-from topk_plugin.monitor import RunLog
+from topk_plugin.base.run_log import RunLog
 
 # StudioGAN's names of what it logs -> tags that the built-in trainer has too.
 TAGS = {

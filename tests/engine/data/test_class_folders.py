@@ -1,7 +1,7 @@
 import pytest
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.class_folders import find_class_folders
-from topk_plugin.errors import UserError
 
 
 def test_classes_and_files_are_sorted_and_other_files_left_out() -> None:

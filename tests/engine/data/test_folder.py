@@ -10,10 +10,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data import decoding
 from topk_plugin.engine.data.folder import load_folder
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.errors import UserError
 
 Write = Callable[..., Path]
 

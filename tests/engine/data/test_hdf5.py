@@ -4,11 +4,11 @@ import h5py
 import numpy as np
 import pytest
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data import hdf5
 from topk_plugin.engine.data.hdf5 import load_hdf5
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.pixels import fit_arrays
-from topk_plugin.errors import UserError
 
 IMGS = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
 LABELS = np.array([0, 1, 2, 2, 1, 0, 2])

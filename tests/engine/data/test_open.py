@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.open import open_images
-from topk_plugin.errors import UserError
 
 Write = Callable[..., Path]
 

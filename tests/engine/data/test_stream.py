@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.stream import BatchStream
-from topk_plugin.errors import UserError
 
 CPU = torch.device("cpu")
 

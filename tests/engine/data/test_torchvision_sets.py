@@ -9,9 +9,9 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.open import open_images
 from topk_plugin.engine.data.torchvision_sets import load_torchvision_set, torchvision_root
-from topk_plugin.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
 LABELS = [3, 1, 4, 1, 5, 9]

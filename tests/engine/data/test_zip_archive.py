@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data import zip_archive
 from topk_plugin.engine.data.folder import load_folder
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.zip_archive import load_zip
-from topk_plugin.errors import UserError
 
 Write = Callable[..., Path]
 

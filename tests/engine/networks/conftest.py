@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from topk_plugin.engine.config import DataConfig, ModelConfig
+from topk_plugin.engine.config.config import DataConfig, ModelConfig
 from topk_plugin.engine.networks import build_discriminator, build_generator
 
 _RECORDED = json.loads((Path(__file__).parent / "studiogan_state.json").read_text())

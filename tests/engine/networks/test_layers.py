@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from topk_plugin.engine.networks.conditional_batch_norm import ConditionalBatchNorm2d
+from topk_plugin.engine.networks.conditional_norm import ConditionalBatchNorm2d
 from topk_plugin.engine.networks.layers import Layers, activation
 from topk_plugin.engine.networks.resnet_discriminator import DiscriminatorBlock
 from topk_plugin.engine.networks.self_attention import SelfAttention

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from topk_plugin.engine.config import DataConfig, ModelConfig
+from topk_plugin.engine.config.config import DataConfig, ModelConfig
 from topk_plugin.engine.networks import build_discriminator, build_generator
 from topk_plugin.engine.networks.sampling import sampling_copy
 

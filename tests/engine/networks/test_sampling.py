@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from topk_plugin.engine.config import DataConfig, ModelConfig
+from topk_plugin.engine.config.config import DataConfig, ModelConfig
 from topk_plugin.engine.ema import GeneratorEMA
 from topk_plugin.engine.networks import build_generator
 from topk_plugin.engine.networks.sampling import sampling_copy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.triton_report import ARCHITECTURES, SAVE, kernel_files
+from benchmarks.ops.triton_report import ARCHITECTURES, SAVE, kernel_files
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -20,7 +20,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("report")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.triton_report", "--save", str(folder)],
+        [sys.executable, "-m", "benchmarks.ops.triton_report", "--save", str(folder)],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
@@ -62,13 +62,13 @@ def test_the_committed_report_is_of_these_kernels(rows: list[dict]) -> None:
         return tuple(row[key] for key in (*kept, "bytes_per_element", "floor_bytes_per_element"))
 
     assert sorted(map(facts, committed)) == sorted(map(facts, rows)), (
-        "run `python -m benchmarks.triton_report` and commit benchmarks/results/triton"
+        "run `python -m benchmarks.ops.triton_report` and commit benchmarks/results/triton"
     )
 
 
 def test_a_process_that_interprets_is_told_so(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.triton_report", "--save", str(tmp_path)],
+        [sys.executable, "-m", "benchmarks.ops.triton_report", "--save", str(tmp_path)],
         cwd=REPOSITORY,
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,

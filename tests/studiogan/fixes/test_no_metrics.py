@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.fixes.no_metrics import FIX
 
 

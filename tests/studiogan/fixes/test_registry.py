@@ -2,7 +2,7 @@
 
 import pytest
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.fixes.installed import at_least
 from topk_plugin.studiogan.fixes.registry import FIXES, SWITCH, active_fixes
 

@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from benchmarks.studiogan_process import run_main, start_bare
+from benchmarks.studiogan.process import run_main, start_bare
 
 source = Path(sys.argv[1]).resolve() / "src"
 start_bare(source)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from benchmarks.studiogan_recorder import Recorder
+from benchmarks.studiogan.recorder import Recorder
 from tests.studiogan.real.watched_main import CHECKOUT, REPORT, main, prepare
 
 

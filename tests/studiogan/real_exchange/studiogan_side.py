@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.studiogan_process import make_worker, start_bare
+from benchmarks.studiogan.process import make_worker, start_bare
 from topk_plugin.engine.losses.augment import flip_and_shift
 from topk_plugin.engine.networks.sampling import POWER_ITERATIONS
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 
 SPLITS = ("train", "valid", "val", "test")
 # Those of torchvision's ImageFolder.

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.files import atomic_write, cache_folder
 from topk_plugin.engine.data.class_folders import ClassFolders
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.pixels import fit, fit_many
-from topk_plugin.errors import UserError
-from topk_plugin.files import atomic_write, cache_folder
 
 # What Pillow may try: the formats behind the suffixes that class_folders.py looks for.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")

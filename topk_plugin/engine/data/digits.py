@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.pixels import fit_arrays
-from topk_plugin.errors import UserError
 
 
 def load_digits(*, name: str, img_size: int, split: str) -> ImageSet:

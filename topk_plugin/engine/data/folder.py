@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.class_folders import find_class_folders
 from topk_plugin.engine.data.decoding import decode_class_folders, decoded_once
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.errors import UserError
 
 
 def load_folder(path: Path, *, name: str, img_size: int, split: str) -> ImageSet:

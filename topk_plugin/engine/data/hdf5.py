@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.pixels import fit_arrays
-from topk_plugin.errors import UserError
 
 # StudioGAN writes chunks of 500 images; whole chunks are read once.
 _IMAGES_AT_A_TIME = 2000

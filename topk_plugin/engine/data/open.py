@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from topk_plugin.base.errors import UserError
+from topk_plugin.base.files import cache_folder
 from topk_plugin.engine.data.class_folders import SPLITS
 from topk_plugin.engine.data.digits import load_digits
 from topk_plugin.engine.data.folder import load_folder
@@ -13,8 +15,6 @@ from topk_plugin.engine.data.torchvision_sets import (
     torchvision_root,
 )
 from topk_plugin.engine.data.zip_archive import load_zip
-from topk_plugin.errors import UserError
-from topk_plugin.files import cache_folder
 
 
 def open_images(

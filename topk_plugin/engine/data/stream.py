@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.errors import UserError
 
 _STATE_VERSION = 1
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.pixels import fit_arrays
-from topk_plugin.errors import UserError
 
 # What lies in torchvision's root folder when the set is there: first unpacked, last packed.
 TORCHVISION_SETS = {

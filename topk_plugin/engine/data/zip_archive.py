@@ -4,10 +4,10 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.class_folders import SPLITS, find_class_folders, is_image
 from topk_plugin.engine.data.decoding import decode_class_folders, decoded_once
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.errors import UserError
 
 # A larger member would be beyond Pillow's own limit on pixels even as raw RGB: a zip bomb.
 _MAX_MEMBER_BYTES = 2**29

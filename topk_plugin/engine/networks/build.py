@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from topk_plugin.engine.config import DataConfig, ModelConfig
+from topk_plugin.engine.config.config import DataConfig, ModelConfig
 from topk_plugin.engine.networks.big_resnet_generator import BigResnetGenerator
 from topk_plugin.engine.networks.deep_conv import (
     IMG_SIZE,

@@ -5,7 +5,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from topk_plugin.engine.networks.conditional_batch_norm import ConditionalBatchNorm2d
+from topk_plugin.engine.networks.conditional_norm import ConditionalBatchNorm2d
 from topk_plugin.engine.networks.layers import Layers, activation, batch_norm
 
 

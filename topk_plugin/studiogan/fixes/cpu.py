@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.fixes.fix import Fix
 from topk_plugin.studiogan.swap import swapped
 

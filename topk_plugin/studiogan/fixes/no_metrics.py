@@ -10,7 +10,7 @@ import re
 from types import ModuleType
 from typing import Any
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.fixes.fix import Fix
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.fixes import (
     amp,
     betas,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from topk_plugin.errors import UserError
+from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.fixes.fix import Fix
 from topk_plugin.studiogan.fixes.overlay import Overlay
 

@@ -1,0 +1,209 @@
+"""Puts numbers of the result files into the pages that quote them.
+
+    python -m benchmarks.pages
+
+Text between ``<!-- numbers:NAME -->`` and ``<!-- /numbers -->`` is made from the result files; a
+test demands that the pages are up to date.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.engine.speed import STUDIOGAN
+from benchmarks.paper.claims import DISTANCE, claims, table
+from benchmarks.paper.presets import PRESETS
+from topk_plugin.base.files import atomic_write
+from topk_plugin.base.intervals import t_interval
+from topk_plugin.mixture.report.style import LABELS
+from topk_plugin.mixture.report.summary import STEPS_TO_HALF
+from topk_plugin.study.power import PAPERS_GAIN, pairs_for_the_papers_gain
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "mixture.md", ROOT / "docs" / "reproduction.md")
+BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
+SHOWN = {"high_quality": ".2f", "recovered": ".2f", "kl": ".2f", STEPS_TO_HALF: ",.0f"}
+
+
+def main() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        with atomic_write(page) as temporary:
+            temporary.write_text(filled(text), encoding="utf-8")
+
+
+def filled(text: str) -> str:
+    """The text with every block made anew."""
+    makers = {
+        "mixture_table": _mixture_table,
+        "mixture_claims": _mixture_claims,
+        "mixture_map": _mixture_map,
+        "mixture_speed": _mixture_speed,
+        "speed": _speed,
+        "image_claims": lambda: table(claims(RESULTS)),
+        "image_cpu": lambda: _images("cpu", DISTANCE),
+        "image_anomaly": lambda: _images("anomaly", "auprc"),
+        "image_anomaly_quality": lambda: _images("anomaly", DISTANCE),
+        "image_ablations": lambda: _images("ablations", DISTANCE),
+        "image_ranking": lambda: _ranking("cpu"),
+    }
+    return BLOCK.sub(lambda match: match[1] + makers[match[2]]() + match[3], text)
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def _mixture_table() -> str:
+    """Means with intervals; better and worse are marked against the full batch."""
+    lines = [
+        "| modes | arm | high-quality samples | recovered modes | KL of mode shares | "
+        "steps to half |",
+        "|---|---|---|---|---|---|",
+    ]
+    for training in _read("mixture/summary.json")["trainings"]:
+        for arm in training["settings"]["arms"]:
+            rows = {r["measure"]: r for r in training["rows"] if r["arm"] == arm["name"]}
+            cells = [str(training["settings"]["modes"]), LABELS[arm["name"]]]
+            for measure, form in SHOWN.items():
+                row = rows[measure]
+                low, high = row["interval"]
+                text = f"{row['mean']:{form}} [{low:{form}}, {high:{form}}]"
+                verdict = row.get("difference", {}).get("verdict", "not decided")
+                cells.append(text if verdict == "not decided" else f"{text} **{verdict}**")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mixture_claims() -> str:
+    """How often each claim about single steps was supported, not decided, contradicted."""
+    names = {
+        "bottom_cosine": "bottom-k steps move samples away from their mode",
+        "bottom_cosine_good": "the same for samples within 4 std",
+        "top_minus_full_cosine": "top-k steps point better than full-batch steps",
+        "top_minus_full_change": "top-k steps bring samples closer than full-batch steps",
+        "effect_near_minus_far": "top-k's advantage over bottom-k is smaller within 1 std",
+    }
+    lines = ["| claim | supported | not decided | contradicted |", "|---|---|---|---|"]
+    tested = [c for t in _read("mixture/summary.json")["trainings"] for c in t["claims"]]
+    for claim, text in names.items():
+        verdicts = [c["verdict"] for c in tested if c["claim"] == claim]
+        counts = [verdicts.count(v) for v in ("supported", "not decided", "contradicted")]
+        lines.append(f"| {text} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mixture_map() -> str:
+    """Differences of the high-quality fraction to the full batch, a row a setting."""
+    groups = _read("mixture-map/map.json")["groups"]
+    arms = [arm["name"] for arm in next(iter(groups.values()))["arms"]]
+    lines = [
+        f"| setting | full batch | {' | '.join(arms[1:])} |",
+        "|---" * (len(arms) + 1) + "|",
+    ]
+    for name, group in groups.items():
+        rows = [row for row in group["rows"] if row["measure"] == "high_quality"]
+        cells = [f"{rows[0]['mean']:.2f}"]
+        for row in rows[1:]:
+            text = f"{row['difference']['mean']:+.2f}"
+            decided = row["difference"]["verdict"] != "not decided"
+            cells.append(f"**{text}**" if decided else text)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mixture_speed() -> str:
+    """Seed-steps a second of both ways, by width."""
+    lines = [
+        "| width | plain loop, seed-steps/s | all at once | times faster [95 %] | "
+        "of the machine's limit |",
+        "|---|---|---|---|---|",
+    ]
+    for row in _read("mixture-speed/results.json")["rows"]:
+        ours = row["vectorised"]
+        low, high = ours["ratio"]["interval"]
+        lines.append(
+            f"| {row['width']} | {row['plain']['seed_steps_per_second']:.0f} | "
+            f"{ours['seed_steps_per_second']:.0f} | {ours['ratio']['median']:.2f} "
+            f"[{low:.2f}, {high:.2f}] | {ours['share_of_limit']:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _speed() -> str:
+    """Images a second of the trainers, and how many times StudioGAN's time they save."""
+    result = _read("engine-speed/results.json")
+    names = [n for n in result["rows"][0]["median"] if n.startswith("built in")]
+    lines = [
+        f"| config | channels | StudioGAN, fp32 | {' | '.join(names)} |",
+        "|---" * (3 + len(names)) + "|",
+    ]
+    for row in result["rows"]:
+        rates = {name: row["images_per_step"] / median for name, median in row["median"].items()}
+        cells = [row["model"], str(row["channels"]), f"{rates[STUDIOGAN]:.0f} images/s"]
+        for name in names:
+            if name not in rates:
+                cells.append("not measured")
+                continue
+            middle, low, high = row["ratio"][STUDIOGAN][name]
+            cells.append(f"{rates[name]:.0f}: **{middle:.2f}** x [{low:.2f}, {high:.2f}]")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _images(preset: str, measure: str) -> str:
+    """Differences to the baselines of a reproduction's preset, a row a GAN and arm."""
+    of_distance = measure == DISTANCE  # of which the paper reports a gain
+    names = ["GAN", "arm", "pairs", "baseline", "difference [Student's 95 %]", "%", "p, Holm"]
+    names += ["verdict", *([f"pairs to see {PAPERS_GAIN:.0f} %"] if of_distance else [])]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in _read(f"reproduce-{preset}/summary.json")["rows"]:
+        found = row.get("difference")
+        if row["measure"] != measure or found is None:
+            continue
+        digits = 2 if of_distance else 3
+        interval = found["t_interval"]
+        shown = " [{:+.{n}f}, {:+.{n}f}]".format(*interval, n=digits) if interval else ""
+        cells = [
+            *(row["gan"], row["arm"], str(row["pairs"]), f"{row['baseline']:.{digits}f}"),
+            f"{found['mean']:+.{digits}f}{shown}",
+            f"{100 * found['mean'] / row['baseline']:+.1f}",
+            "" if found.get("holm") is None else f"{found['holm']:.2f}",
+            found.get("verdict") or "runs missing",
+            *([pairs_for_the_papers_gain(row)] if of_distance else []),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _ranking(preset: str) -> str:
+    """The rank correlation of score and distance along the runs, a row a GAN and arm."""
+    folder = RESULTS / f"reproduce-{preset}" / "runs"
+    lines: list[str] = []
+    for gan in PRESETS[preset].gans:
+        for arm in gan.arms:
+            files = sorted((folder / gan.name.replace(" ", "-")).glob(f"{arm}-*.json"))
+            runs = [json.loads(file.read_text(encoding="utf-8"))["history"] for file in files]
+            if not runs:
+                continue
+            found = np.array([[look["rank_correlation"] for look in run] for run in runs])
+            if not lines:
+                shares = [f"{look['step'] / runs[0][-1]['step']:.0%}" for look in runs[0]]
+                lines.append(f"| GAN | arm | runs | {' | '.join(shares)} | after the start |")
+                lines.append("|---" * (4 + len(shares)) + "|")
+            trained = found[:, 1:].mean(axis=1)
+            low, high = t_interval(trained) or [float("nan")] * 2
+            cells = [gan.name, arm, str(len(runs)), *(f"{v:+.2f}" for v in found.mean(axis=0))]
+            cells.append(f"{trained.mean():+.2f} [{low:+.2f}, {high:+.2f}]")
+            lines.append(f"| {' | '.join(cells)} |")
+    if not lines:
+        raise SystemExit(f"{folder} holds no runs of the {preset} preset")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""What the paper claims, and what the finished presets say to it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.paper.presets import BASELINE, PRESETS
+from topk_plugin.base.intervals import (
+    CONFIDENCE,
+    UNDECIDED,
+    Values,
+    difference,
+    judge,
+    t_interval,
+)
+
+NOT_TESTED: Final = "not tested here yet"
+DISTANCE: Final = "frechet_distance"
+SMALL: Final = "SNGAN-small"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the table.
+
+    Attributes:
+        text: what is claimed.
+        verdict: "supported", "contradicted", "mixed ...", "not decided", "n of m cases run" or
+            ``NOT_TESTED``.
+        evidence: relative differences with Student's intervals.
+        command: what gave them.
+    """
+
+    text: str
+    verdict: str
+    evidence: str
+    command: str
+
+
+class Summary:
+    """The rows of a preset's summary.json; none where the preset was not run."""
+
+    def __init__(self, results: Path, preset: str) -> None:
+        file = results / f"reproduce-{preset}" / "summary.json"
+        self._rows: list[dict[str, Any]] = []
+        if file.exists():
+            self._rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        self.preset = PRESETS[preset]
+        self.command = f"`python -m benchmarks.reproduce --preset {preset}`"
+
+    def gans(self) -> list[str]:
+        """All that the preset has."""
+        return [gan.name for gan in self.preset.gans]
+
+    def relative(
+        self, one: tuple[str, str], other: tuple[str, str], measure: str = DISTANCE
+    ) -> Values | None:
+        """100 (one / other - 1) of two (GAN, arm) for each seed; None until all seeds are there."""
+        pair = [self._values(*which, measure) for which in (one, other)]
+        if any(found is None for found in pair):
+            return None
+        a, b = (found or {} for found in pair)
+        both = [seed for seed in a if seed in b]
+        if len(both) < max(2, min(len(a), len(b))):
+            return None
+        return np.array([100 * (a[seed] / b[seed] - 1) for seed in both])
+
+    def _values(self, gan: str, arm: str, measure: str) -> dict[int, float] | None:
+        """Seed -> value at the end of the run; None while a run is missing."""
+        for row in self._rows:
+            if (row["gan"], row["arm"], row["measure"]) == (gan, arm, measure):
+                if len(row["seeds"]) < row["planned"]:
+                    return None
+                return dict(zip(row["seeds"], row["values"], strict=True))
+        return None
+
+
+Case = tuple[str, Values | None]
+
+
+def claims(results: Path) -> list[Claim]:
+    """The paper's claims in order; ``results`` is benchmarks/results."""
+    cpu, ablations = Summary(results, "cpu"), Summary(results, "ablations")
+    anomaly, paper = Summary(results, "anomaly"), Summary(results, "paper")
+    top, base = "topk", BASELINE
+    batches: list[Case] = [
+        (name, ablations.relative((gan, top), (gan, base)))
+        for name, gan in (
+            ("batch 32", f"{SMALL} batch 32"),
+            ("batch 64", SMALL),
+            ("batch 128", f"{SMALL} batch 128"),
+        )
+    ]
+    others: list[Case] = [
+        (f"{arm}, {gan.name}", found.relative((gan.name, top), (gan.name, arm)))
+        for found in (cpu, ablations)
+        for gan in found.preset.gans
+        for arm in ("randomk", "bottomk")
+        if arm in gan.arms
+    ]
+    return [
+        _all_of(
+            "CIFAR-10, class-conditional, BigGAN with ICR: a lower FID (9.21 -> 8.57)",
+            [(gan, paper.relative((gan, top), (gan, base), "fid")) for gan in paper.gans()],
+            paper.command,
+        ),
+        _all_of(
+            "Top-k training lowers the distance of many GANs",
+            [(gan, cpu.relative((gan, top), (gan, base))) for gan in cpu.gans()],
+            cpu.command,
+        ),
+        _more_for_simple_gans(cpu),
+        _all_of("At small and large batches", batches, ablations.command),
+        _all_of(
+            "Dropping samples early (k at its floor after 5 % of the run) hurts",
+            [
+                (
+                    "early against half-way",
+                    ablations.relative((f"{SMALL} early", top), (SMALL, top)),
+                )
+            ],
+            ablations.command,
+            higher=True,
+        ),
+        _nothing(
+            "A large nu changes nothing",
+            [("nu 0.9", ablations.relative((f"{SMALL} nu 0.9", top), (SMALL, base)))],
+            ablations.command,
+        ),
+        _all_of(
+            "It matters which samples are kept: top-k against random-k and bottom-k",
+            others,
+            f"{cpu.command}, {ablations.command}",
+        ),
+        _all_of(
+            "The critic finds a class that it never saw better (AUPRC)",
+            [("mean of the classes", _over_classes(anomaly))],
+            anomaly.command,
+            higher=True,
+        ),
+    ]
+
+
+def table(found: Sequence[Claim]) -> str:
+    """As Markdown."""
+    lines = ["| claim | here | difference [95 %] | command |", "|---|---|---|---|"]
+    lines += [f"| {c.text} | {c.verdict} | {c.evidence} | {c.command} |" for c in found]
+    return "\n".join(lines) + "\n"
+
+
+def _all_of(text: str, cases: Sequence[Case], command: str, *, higher: bool = False) -> Claim:
+    """Supported where every case is decided as claimed: lower, or ``higher``."""
+    tested = [(name, values) for name, values in cases if values is not None]
+    family = [difference(values, np.zeros_like(values)) for _, values in tested]
+    judge(family, lower_is_better=not higher, tests=len(cases))
+    shown = "; ".join(f"{name}: {_percent(values)}, {len(values)} pairs" for name, values in tested)
+    if not tested:
+        return Claim(text, NOT_TESTED, "", command)
+    verdicts = [found["verdict"] for found in family]
+    return Claim(text, _together(verdicts, len(cases)), shown, command)
+
+
+def _together(verdicts: Sequence[str], cases: int) -> str:
+    if len(verdicts) < cases:
+        return f"{len(verdicts)} of {cases} cases run"
+    better, worse = verdicts.count("better"), verdicts.count("worse")
+    if better and worse:
+        return f"mixed: as claimed in {better} of {cases}, the contrary in {worse}"
+    word, count = ("supported", better) if better else ("contradicted", worse)
+    if not count:
+        return UNDECIDED
+    return word if count == cases else f"{word} in {count} of {cases}, others not decided"
+
+
+def _nothing(text: str, cases: Sequence[Case], command: str) -> Claim:
+    """A claim of no difference: few seeds can only contradict it."""
+    found = _all_of(text, cases, command)
+    if found.verdict == UNDECIDED:
+        found = replace(found, verdict="no difference seen, which few seeds can't prove")
+    elif found.verdict in ("supported", "contradicted"):
+        found = replace(found, verdict="contradicted")
+    return found
+
+
+def _more_for_simple_gans(cpu: Summary) -> Claim:
+    """The relative gain of DCGAN less that of BigGAN; seeds of two GANs are no pairs."""
+    text = "The simpler the GAN, the larger the gain (DCGAN against BigGAN)"
+    simple, advanced = (cpu.relative((gan, "topk"), (gan, BASELINE)) for gan in ("DCGAN", "BigGAN"))
+    if simple is None or advanced is None:
+        return Claim(text, NOT_TESTED, "", cpu.command)
+    found = stats.ttest_ind(-simple, -advanced, equal_var=False)  # Welch's: their spreads differ
+    low, high = found.confidence_interval(CONFIDENCE)
+    verdict = "supported" if low > 0 else "contradicted" if high < 0 else UNDECIDED
+    mean = advanced.mean() - simple.mean()
+    shown = f"{mean:+.1f} percentage points [{low:+.1f}, {high:+.1f}]"
+    return Claim(text, verdict, shown, cpu.command)
+
+
+def _over_classes(anomaly: Summary) -> Values | None:
+    """The relative difference of the AUPRC, for each seed averaged over the held-out classes."""
+    found = [anomaly.relative((gan, "topk"), (gan, BASELINE), "auprc") for gan in anomaly.gans()]
+    complete = [values for values in found if values is not None]
+    return np.mean(complete, axis=0) if len(complete) == len(found) else None
+
+
+def _percent(values: Values) -> str:
+    """The mean with Student's interval."""
+    low, high = t_interval(values) or [float("nan")] * 2
+    return f"{values.mean():+.1f} % [{low:+.1f}, {high:+.1f}]"

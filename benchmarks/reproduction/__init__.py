@@ -1,1 +1,0 @@
-"""Paired training runs with and without top-k, their measures and their report."""

@@ -1,0 +1,141 @@
+"""What is logged, against plain Python, in metrics.jsonl and in TensorBoard alike."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+
+from topk_plugin import KSchedule, TopK
+from topk_plugin.base.run_log import RunLog
+from topk_plugin.gate.monitor import TopKMonitor
+
+
+class ScoredByFirstPixel(nn.Module):
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return x[:, 0, 0, 0]
+
+
+def gated_batch(topk: TopK, scores: list[float], labels: list[int]) -> Tensor:
+    images = torch.zeros(len(scores), 3, 2, 2)
+    images[:, 0, 0, 0] = torch.tensor(scores)
+    images.requires_grad_()
+    with topk.generator_step():
+        topk._critic(images, torch.tensor(labels)).sum().backward()
+    topk.end_step()
+    return images
+
+
+def at_half(**options) -> TopK:
+    topk = TopK(KSchedule(0.5, 0.5), **options)
+    topk._epochs = 5
+    topk.attach(ScoredByFirstPixel(), labels=1)
+    return topk
+
+
+def test_scalars_against_plain_python() -> None:
+    topk = at_half()
+    monitor = TopKMonitor(topk, num_classes=3)
+    for scores, labels in (
+        ([0.9, 0.1, 0.5, math.nan], [0, 0, 1, 1]),
+        ([0.2, 0.4, 0.6, 0.8], [0, 1, 0, 1]),
+    ):
+        gated_batch(topk, scores, labels)
+        monitor.update()
+    scalars = monitor.scalars()
+    assert scalars["topk/k"] == 2
+    assert scalars["topk/fraction_kept"] == 0.5
+    assert scalars["topk/threshold"] == pytest.approx(0.6)
+    assert scalars["topk/score_kept_mean"] == pytest.approx(0.7)
+    assert scalars["topk/score_dropped_mean"] == pytest.approx(0.3)
+    assert scalars["topk/nonfinite"] == 1
+    # class 0: kept 0.9 and 0.6 of 4; class 1: kept 0.5 and 0.8 of 4; class 2 was never seen
+    assert scalars["topk/keep_rate_class/0"] == 0.5
+    assert scalars["topk/keep_rate_class/1"] == 0.5
+    assert "topk/keep_rate_class/2" not in scalars
+
+
+def test_keep_rates_start_anew_after_a_reading() -> None:
+    topk = at_half()
+    monitor = TopKMonitor(topk, num_classes=2)
+    gated_batch(topk, [1.0, 0.0], [0, 1])
+    monitor.update()
+    assert monitor.scalars()["topk/keep_rate_class/0"] == 1.0
+    gated_batch(topk, [0.0, 1.0], [0, 1])
+    monitor.update()
+    assert monitor.scalars()["topk/keep_rate_class/0"] == 0.0
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_picture_shows_best_kept_left_and_worst_dropped_right(higher_is_better: bool) -> None:
+    topk = at_half(higher_is_better=higher_is_better)
+    images = gated_batch(topk, [0.1, 0.9, -0.5, 0.4], [0, 0, 0, 0])
+    picture = TopKMonitor(topk).kept_vs_dropped(images, pairs=1)
+    best, worst = (0.9, -0.5) if higher_is_better else (-0.5, 0.9)
+    assert picture.shape == (3, 2, 2 + 4 + 2)
+    assert picture[0, 0, 0] == pytest.approx((best + 1) / 2)
+    assert picture[0, 0, 6] == pytest.approx((worst + 1) / 2)
+    assert (picture[:, :, 2:6] == 1).all()
+
+
+def test_picture_tiles_in_order() -> None:
+    topk = at_half()
+    scores = [i / 20 for i in range(12)]
+    picture = TopKMonitor(topk).kept_vs_dropped(gated_batch(topk, scores, [0] * 12), pairs=6)
+    assert picture.shape == (3, 4, 8 + 4 + 8)  # 2 rows of 4 images of 2 x 2
+    first_pixels = [picture[0, 2 * (i // 4), 2 * (i % 4)].item() for i in range(6)]
+    assert first_pixels == pytest.approx([(scores[11 - i] + 1) / 2 for i in range(6)])
+    dropped = [picture[0, 2 * (i // 4), 12 + 2 * (i % 4)].item() for i in range(6)]
+    assert dropped == pytest.approx([(scores[i] + 1) / 2 for i in range(6)])
+
+
+def test_no_picture_while_nothing_is_dropped() -> None:
+    topk = TopK(KSchedule(0.5, 0.5))
+    topk.attach(ScoredByFirstPixel(), labels=1)
+    images = gated_batch(topk, [0.1, 0.2], [0, 1])
+    assert TopKMonitor(topk).kept_vs_dropped(images) is None
+
+
+def read_jsonl(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_tensorboard(folder: Path, tag: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def test_both_logs_hold_the_same(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.scalars(1, {"loss/generator": 0.5, "topk/score_dropped_mean": math.nan})
+    log.scalars(2, {"loss/generator": 0.25})
+    log.histogram(2, "topk/scores", torch.randn(10))
+    log.histogram(2, "topk/scores", torch.empty(0))
+    log.image(2, "topk/kept_vs_dropped", torch.zeros(3, 4, 4))
+    log.close()
+    entries = read_jsonl(tmp_path)
+    assert [(e["step"], e["loss/generator"]) for e in entries] == [(1, 0.5), (2, 0.25)]
+    assert entries[0]["topk/score_dropped_mean"] is None  # JSON has no NaN
+    assert read_tensorboard(tmp_path, "loss/generator") == [(1, 0.5), (2, 0.25)]
+
+
+def test_resuming_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    for step in (10, 20, 30):
+        log.scalars(step, {"loss/generator": float(step)})
+    log.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 40, "loss/gen')  # killed while writing
+    log = RunLog(tmp_path, resume_step=20)
+    log.scalars(30, {"loss/generator": -1.0})
+    log.close()
+    assert [(e["step"], e["loss/generator"]) for e in read_jsonl(tmp_path)] == [
+        (10, 10.0),
+        (20, 20.0),
+        (30, -1.0),
+    ]
+    assert read_tensorboard(tmp_path, "loss/generator") == [(10, 10.0), (20, 20.0), (30, -1.0)]

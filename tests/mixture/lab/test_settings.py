@@ -1,0 +1,75 @@
+"""Wrong settings end in one sentence that names what was given and what is allowed."""
+
+import pytest
+
+from topk_plugin.base.errors import UserError
+from topk_plugin.mixture.lab.presets import ARMS, PRESETS, Preset, trainings
+from topk_plugin.mixture.lab.settings import Arm, Settings
+
+FULL = (Arm("full", gamma=1.0),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": ()}, "no seeds"),
+        ({"seeds": (1, 1)}, "seeds must differ"),
+        ({"seeds": (-1,)}, "seed -1"),
+        ({"arms": ()}, "no arms"),
+        ({"arms": FULL * 2}, "arms must differ"),
+        ({"modes": 24}, "square number"),
+        ({"std": -1.0}, "std"),
+        ({"loss": "lsgan"}, "non-saturating, hinge or wgan-gp"),
+        ({"steps": 0}, "steps 0"),
+        ({"batch": -3}, "batch -3"),
+        ({"evaluations": 300, "steps": 200}, "there are 200"),
+        ({"lr": 0.0}, "lr"),
+        ({"lr": float("nan")}, "lr"),
+        ({"beta2": 1.0}, "beta2"),
+    ],
+)
+def test_wrong_settings(changes: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Settings(**{"arms": FULL, "seeds": (0,), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"nu": 1.5}, "nu must be a number above 0 and at most 1, not 1.5"),
+        ({"gamma": 0.0}, "gamma must be"),
+        ({"every": 0}, "every must be"),
+        ({"onset": -1}, "onset -1"),
+        ({"policy": "balanced"}, "top, bottom or random"),
+        ({"normalize": "mean"}, "kept or batch"),
+    ],
+)
+def test_wrong_arms(changes: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Arm("mine", **changes)
+
+
+def test_k_stays_the_batch_until_the_onset() -> None:
+    arm = Arm("late", gamma=0.5, nu=0.1, every=10, onset=20)
+    assert [arm.k(step, 16) for step in (0, 19, 20, 29, 30, 40, 1000)] == [16, 16, 16, 16, 8, 4, 1]
+
+
+def test_evaluations_end_at_the_end() -> None:
+    assert Settings(FULL, (0,), steps=10, evaluations=3).evaluation_steps == [0, 3, 7, 10]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_measure_at_least_ten_times_in_the_last_fifth(name: str) -> None:
+    for settings in trainings(PRESETS[name], arm_names=ARMS, schedule={}):
+        late = [s for s in settings.evaluation_steps if s > 0.8 * settings.steps]
+        assert len(late) >= 10
+        assert [arm.name for arm in settings.arms] == list(ARMS)
+        floor = [arm.k(settings.steps, settings.batch) for arm in settings.arms]
+        assert floor == [256, 192, 192, 192]
+
+
+def test_an_empty_preset_is_refused() -> None:
+    with pytest.raises(UserError, match="no modes"):
+        trainings(Preset((), 1, 50, 0, {}), arm_names=ARMS, schedule={})
+    with pytest.raises(UserError, match="analyses -1"):
+        trainings(Preset((4,), 1, 50, -1, {}), arm_names=ARMS, schedule={})

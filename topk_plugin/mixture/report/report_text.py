@@ -1,0 +1,201 @@
+"""The words and tables of the report, made from its numbers alone."""
+
+from typing import Any
+
+from topk_plugin.mixture.lab.settings import Settings
+from topk_plugin.mixture.lab.target import HIGH_QUALITY_STD
+from topk_plugin.mixture.report.style import LABELS, TITLES
+from topk_plugin.mixture.report.summary import STEPS_TO_HALF
+
+CLAIMS = {
+    "bottom_cosine": "bottom-k steps move samples away from their mode: cosine",
+    "bottom_cosine_good": "the same for samples within 4 std: cosine",
+    "top_minus_full_cosine": "top-k steps point better than full-batch steps: difference of "
+    "cosines",
+    "top_minus_full_change": "top-k steps bring samples closer than full-batch steps: difference "
+    "of the relative change of distance",
+    "effect_near_minus_far": "the advantage of top-k over bottom-k is smaller within 1 std: "
+    "difference of advantages",
+}
+KINDS = {"gradient": "gradient", "optimizer": "optimiser"}
+
+
+def report_text(content: dict[str, Any], measures: tuple[str, ...]) -> str:
+    """The report; every number in it is in ``content`` (``summary.json``).
+
+    Args:
+        content: see :func:`topk_plugin.mixture.report.report.write_report`.
+        measures: in the order of the tables.
+    """
+    trainings = content["trainings"]
+    lines = ["# Top-k training on a mixture of Gaussians", "", *_how(content), ""]
+    lines += ["## Result", "", *_sentences(trainings), ""]
+    lines += ["![Measures with intervals](bars.png)", ""]
+    for measure in measures:
+        lines += _table(trainings, measure)
+    lines += ["## Along the training", "", "![Curves](curves.png)", "", *_drift(trainings), ""]
+    lines += ["![Distances to the nearest mode in the last fifth](distances.png)", ""]
+    for training in trainings:
+        modes = training["settings"]["modes"]
+        lines += [f"### {modes} modes", "", f"![Samples](samples-{modes}.png)", ""]
+        if len(training["settings"]["arms"]) > 1:
+            lines += [f"![Training](training-{modes}.gif)", ""]
+    if any(training["claims"] for training in trainings):
+        lines += ["## Why: the oracle analysis", "", *_oracle(trainings)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _how(content: dict[str, Any]) -> list[str]:
+    trainings = content["trainings"]
+    s = trainings[0]["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    seconds = sum(training["seconds"] for training in trainings)
+    spent = f"{seconds / 60:.0f} minutes" if seconds > 100 else f"{seconds:.0f} seconds"
+    schedule = next((arm for arm in s["arms"] if arm["gamma"] < 1), None)
+    lines = [
+        f"`{content['command']}`",
+        "",
+        f"Seeds {', '.join(map(str, s['seeds']))}; a seed has the same initial weights, data and "
+        f"latents in every arm. {s['layers']} hidden layers of {s['width']} in both networks, "
+        f"{s['loss']} loss, Adam {s['lr']:g} with betas {s['beta1']:g}/{s['beta2']:g}, batch "
+        f"{s['batch']}, {s['steps']:,} steps with {s['critic_steps']} critic update"
+        f"{'s' * (s['critic_steps'] > 1)} each; measured {s['evaluations']} times on "
+        f"{s['samples']:,} samples.",
+    ]
+    target = Settings.from_json(s).target
+    lines.append(
+        f"A sample is of high quality within {HIGH_QUALITY_STD:g} std of its nearest mean; samples "
+        f"spread evenly over the grid would score {target.high_quality_by_chance:.2f} (dotted in "
+        "the curves). Values are means over the evaluations in the last fifth of the training."
+    )
+    if schedule is not None:
+        onset = f" from step {schedule['onset']:,} on" if schedule["onset"] else ""
+        lines.append(
+            f"k falls by gamma {schedule['gamma']:g} every {schedule['every']:,} steps{onset} to "
+            f"nu {schedule['nu']:g} of the batch; normalize {schedule['normalize']}."
+        )
+    lines += [
+        f"{versions}; {content['hardware']['processor']}, {content['hardware']['cores']} cores; "
+        f"{spent} of training.",
+    ]
+    return lines
+
+
+def _sentences(trainings: list[dict[str, Any]]) -> list[str]:
+    """What the verdicts say, in words."""
+    said = []
+    for training in trainings:
+        baseline = training["settings"]["arms"][0]["name"]
+        for row in training["rows"]:
+            if row["measure"] != "high_quality" or "difference" not in row:
+                continue
+            difference = row["difference"]
+            said.append(
+                f"- {training['settings']['modes']} modes: {LABELS[row['arm']]} gives "
+                f"{row['mean']:.2f} high-quality samples, "
+                f"{_number(difference['mean'], difference['interval'], '+.2f')} against "
+                f"{LABELS[baseline]}: **{difference['verdict']}**."
+            )
+    if said:
+        said += [
+            "",
+            "A difference counts as decided where its interval does not hold 0 and the paired "
+            "t-test, corrected for the number of arms (Holm), is under 0.05.",
+        ]
+    return said or ["One arm only: nothing to compare."]
+
+
+def _table(trainings: list[dict[str, Any]], measure: str) -> list[str]:
+    lines = [
+        f"### {TITLES[measure][0].upper()}{TITLES[measure][1:]}",
+        "",
+        *_explained(measure),
+        "| modes | arm | mean [95 %] | difference to the first arm [95 %] | paired t, Holm | "
+        "Wilcoxon | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for training in trainings:
+        for row in training["rows"]:
+            if row["measure"] != measure:
+                continue
+            cells = [str(training["settings"]["modes"]), LABELS[row["arm"]]]
+            form = ",.0f" if measure == STEPS_TO_HALF else ".3f"
+            cells.append(_number(row["mean"], row["interval"], form))
+            if "difference" in row:
+                d = row["difference"]
+                cells.append(_number(d["mean"], d["interval"], "+" + form))
+                cells += [_p(d["holm"]), _p(d["wilcoxon"]), d["verdict"]]
+            else:
+                cells += ["", "", "", ""]
+            lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _explained(measure: str) -> list[str]:
+    if measure != STEPS_TO_HALF:
+        return []
+    return [
+        "And half of the modes recovered, at an evaluation; all steps of the training for a seed "
+        "that never got there.",
+        "",
+    ]
+
+
+def _drift(trainings: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "Is the high-quality fraction still moving? Last fifth minus the fifth before it:",
+        "",
+        "| modes | arm | drift [95 %] |",
+        "|---|---|---|",
+    ]
+    for training in trainings:
+        for row in training["rows"]:
+            if row["measure"] == "high_quality":
+                lines.append(
+                    f"| {training['settings']['modes']} | {LABELS[row['arm']]} | "
+                    f"{_number(row['drift'], row['drift_interval'], '+.3f')} |"
+                )
+    return lines
+
+
+def _oracle(trainings: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "One generator step on the better half (by the critic's score) of a batch, on its worse "
+        "half, or on all of it; how every sample of the batch moves, against the direction to its "
+        "nearest mode. Steps start from the networks of the arm, several times along its "
+        "training; intervals are over seeds. A small number of seeds makes bootstrap intervals "
+        "narrow, and there are many claims: single verdicts are weak evidence.",
+        "",
+    ]
+    for training in trainings:
+        if not training["claims"]:
+            continue
+        modes = training["settings"]["modes"]
+        lines += [
+            f"### {modes} modes: claims",
+            "",
+            "| networks | step | claim | expected | estimate [95 %] | verdict |",
+            "|---|---|---|---|---|---|",
+        ]
+        for c in training["claims"]:
+            estimate = (
+                "-" if c["estimate"] is None else _number(c["estimate"], c["interval"], "+.3f")
+            )
+            lines.append(
+                f"| {LABELS[c['arm']]} | {KINDS[c['kind']]} | {CLAIMS[c['claim']]} | "
+                f"{c['expected']} | {estimate} | "
+                f"{c['verdict']} |"
+            )
+        lines += ["", f"![Cosines](cosines-{modes}.png)", "", f"![Field](field-{modes}.png)", ""]
+    return lines
+
+
+def _number(value: float, interval: list[float] | None, form: str) -> str:
+    """A number and its interval, each in the format ``form``."""
+    if interval is None:
+        return format(value, form)
+    return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,6 +1,6 @@
 """Curves of finished runs, side by side.
 
-    python benchmarks/engine/plot_runs.py runs/a runs/b --save curves.png
+    python -m benchmarks.engine.plot_runs runs/a runs/b --save curves.png
 
 Reads each run's metrics.jsonl: losses, kept samples, mean critic score of kept and dropped samples,
 and the first metric of its evaluations.

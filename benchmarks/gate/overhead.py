@@ -1,6 +1,6 @@
 """What the gate costs: time and peak memory of a generator step with it, without it, and sliced.
 
-    python benchmarks/gate/overhead.py --save benchmarks/results/overhead
+    python -m benchmarks.gate.overhead --save benchmarks/results/overhead
 
 The generator step of the 32-channel CIFAR-10 BigGAN at batch 64, k at half of the batch. Arms are
 timed in turn inside one process, in changing order, so that a drift of the machine's speed meets
@@ -202,7 +202,7 @@ def main() -> None:
     device = torch.device(options.device)
     modes: dict[str, Any] = {}
     result = {
-        "command": "python benchmarks/gate/overhead.py "
+        "command": "python -m benchmarks.gate.overhead "
         + f"--rounds {options.rounds}{' --compile' if options.compile else ''}",
         "environment": environment(),
         "channels": options.channels,

@@ -1,6 +1,6 @@
 """Top-k in the real StudioGAN: every config of src/configs/CIFAR10, on a CPU.
 
-    python benchmarks/studiogan/configs.py CHECKOUT --data data/cifar10_jpeg_train.zip --jobs 2
+    python -m benchmarks.studiogan.configs CHECKOUT --data data/cifar10_jpeg_train.zip --jobs 2
 
 Each config runs with 8 channels (where it has a width), batch 16 and top-k by the gate, k falling
 at every generator update: 4 steps and a checkpoint, then resumed for 4 more and another checkpoint.
@@ -41,7 +41,7 @@ CHANNELS = 8
 STEPS = 4
 IMAGES = 2000
 SCHEDULE = KSchedule(gamma=0.9, nu=0.5, every=1)
-COMMAND = "python benchmarks/studiogan/configs.py CHECKOUT --data data/cifar10_jpeg_train.zip"
+COMMAND = "python -m benchmarks.studiogan.configs CHECKOUT --data data/cifar10_jpeg_train.zip"
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from topk_plugin import KSchedule, TopK, distributed
+from topk_plugin import KSchedule, TopK
+from topk_plugin.gate import ranks
 
 BATCH, FEATURES, STEPS = 6, 4, 5
 
@@ -106,8 +107,8 @@ def test_random_policy_agrees_across_ranks(tmp_path: Path) -> None:
 
 def test_a_single_process_is_a_group_of_one() -> None:
     batch = torch.arange(3.0, requires_grad=True)
-    gathered = distributed.gather_batch(batch)
+    gathered = ranks.gather_batch(batch)
     assert torch.equal(gathered, batch)
     assert not gathered.requires_grad
-    assert torch.equal(distributed.own_part(gathered), gathered)
-    assert (distributed.world_size(), distributed.rank()) == (1, 0)
+    assert torch.equal(ranks.own_part(gathered), gathered)
+    assert (ranks.world_size(), ranks.rank()) == (1, 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_check, gpu_check_times
+from benchmarks.ops import gpu_check, gpu_check_times
 from benchmarks.ops.gpu_check_cases import Case, Size, cases
 from topk_plugin.ops import dispatch
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from topk_plugin import keep_mask
+from topk_plugin import KSchedule, TopK, keep_mask
+from topk_plugin.gate.policies import POLICIES, Policy, rank_descending
 
 # Few distinct values, so that ties are common, and everything that is not a finite number.
 SCORE = st.sampled_from([-2.0, -1.0, 0.0, -0.0, 1.0, 2.0, 1e30, math.nan, math.inf, -math.inf])
@@ -210,3 +211,20 @@ def test_shapes_do_not_depend_on_k() -> None:
         k = torch.empty((), dtype=torch.int64)
         for policy in ("top", "bottom", "random", "balanced"):
             assert select(policy, scores, labels, k).shape == (2, 8)
+
+
+@pytest.mark.filterwarnings("ignore:the top-k gate did not act")
+def test_a_policy_of_ones_own_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads a policy's name takes it: the function, TopK, StudioGAN's flags."""
+    middle = Policy("middle", lambda batch: rank_descending(-(batch.scores - 1.0).abs()))
+    monkeypatch.setitem(POLICIES, "middle", middle)
+    scores = torch.tensor([3.0, 1.1, -4.0, math.nan, 0.5])
+    assert keep_mask(scores, 2, policy="middle").tolist() == [False, True, False, False, True]
+    topk = TopK(KSchedule(0.5, 0.5), policy="middle")
+    topk.end_epoch()
+    critic = nn.Flatten(0)  # [N, 1] -> [N]: the samples are their own scores
+    topk.attach(critic)
+    images = scores[:4, None].clone().requires_grad_()
+    with topk.generator_step():
+        critic(images).sum().backward()
+    assert images.grad.flatten().tolist() == [2.0, 2.0, 0.0, 0.0]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from topk_plugin.gate import ranks as distributed
 from topk_plugin.gate.batch_statistics import TopKStatistics
 from topk_plugin.gate.gradient_gate import gradient_gate
-from topk_plugin.gate.policies import POLICIES, Policy, keep_mask, random_scores
+from topk_plugin.gate.policies import POLICIES, draw_noise, keep_mask_of
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.scores import ScoreSpec, extract_scores
 
@@ -64,7 +64,7 @@ class TopK:
         self,
         schedule: KSchedule,
         *,
-        policy: Policy = "top",
+        policy: str = "top",
         scope: Scope = "rank",
         normalize: Normalize = "kept",
         higher_is_better: bool = True,
@@ -73,7 +73,7 @@ class TopK:
         if not isinstance(schedule, KSchedule):
             raise ValueError(f"schedule must be a KSchedule, not a {type(schedule).__name__}")
         for name, value, allowed in (
-            ("policy", policy, POLICIES),
+            ("policy", policy, tuple(POLICIES)),
             ("scope", scope, get_args(Scope)),
             ("normalize", normalize, get_args(Normalize)),
         ):
@@ -156,10 +156,10 @@ class TopK:
                 "this critic (or a module inside or around it) has a TopK attached already, and "
                 "two gates would weight the gradient twice; call remove() on the first handle"
             )
-        if self.policy == "balanced" and labels is None:
+        if POLICIES[self.policy].needs_labels and labels is None:
             raise ValueError(
-                "policy='balanced' needs the classes: pass attach(..., labels=POSITION_OR_KEYWORD) "
-                "of the critic's label argument"
+                f"policy={self.policy!r} needs the classes: pass attach(..., "
+                "labels=POSITION_OR_KEYWORD) of the critic's label argument"
             )
         self._critic = critic
         self._score, self._images, self._labels = score, images, labels
@@ -361,10 +361,10 @@ class TopK:
         labels = None
         if self._labels is not None:
             labels = _integer_labels(_argument(args, kwargs, self._labels, "labels"), scores)
-        if labels is None and self.policy == "balanced":
+        if labels is None and POLICIES[self.policy].needs_labels:
             raise ValueError(
-                f"policy='balanced' needs integer classes of shape {list(scores.shape)} in the "
-                f"critic's argument {self._labels!r}"
+                f"policy={self.policy!r} needs integer classes of shape {list(scores.shape)} in "
+                f"the critic's argument {self._labels!r}"
             )
         self._select(selection, scores, labels)
 
@@ -372,19 +372,18 @@ class TopK:
     def _select(self, selection: "_Selection", scores: Tensor, labels: Tensor | None) -> None:
         if not self.higher_is_better:
             scores = -scores
-        ranked = scores
-        policy: Policy = self.policy
-        if policy == "random":
-            # Noise first, ranks gathered after: every rank draws for its own samples only, and
-            # all see the same noise.
-            ranked, policy = random_scores(scores, self._random_generator(scores.device)), "top"
+        policy = POLICIES[self.policy]
+        noise = None
+        if policy.needs_noise:
+            noise = draw_noise(scores, self._random_generator(scores.device))
         if self.scope == "global":
-            ranked = distributed.gather_batch(ranked)
+            scores = distributed.gather_batch(scores)
             labels = None if labels is None else distributed.gather_batch(labels)
-            scores = ranked if self.policy != "random" else distributed.gather_batch(scores)
-        batch_size = ranked.shape[0]
+            # every rank has drawn for its own samples only, and now all see the same noise
+            noise = None if noise is None else distributed.gather_batch(noise)
+        batch_size = scores.shape[0]
         k = self.schedule.k(self.progress, batch_size)
-        mask = keep_mask(ranked, k, policy=policy, labels=labels)
+        mask = keep_mask_of(policy, scores, k, labels=labels, noise=noise)
         own = distributed.own_part(mask) if self.scope == "global" else mask
         kept_weight = batch_size / k if self.normalize == "kept" else 1.0
         # B/k in single precision would cost a float64 gradient half of its digits

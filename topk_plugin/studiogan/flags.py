@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from topk_plugin.gate.policies import POLICIES, Policy
+from topk_plugin.gate.policies import POLICIES
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.topk import Normalize, Scope
 
@@ -38,7 +38,7 @@ class TopKFlags:
 
     schedule: KSchedule
     mode: Mode
-    policy: Policy
+    policy: str
     scope: Scope
     normalize: Normalize
 
@@ -60,7 +60,7 @@ class TopKFlags:
         for name in ("topk_gamma", "topk_nu"):
             _check_fraction(name, getattr(loss, name))
         _check_choice("topk_mode", loss.topk_mode, get_args(Mode))
-        _check_choice("topk_policy", loss.topk_policy, POLICIES)
+        _check_choice("topk_policy", loss.topk_policy, tuple(POLICIES))
         _check_choice("topk_normalize", loss.topk_normalize, get_args(Normalize))
         _check_choice("topk_scope", loss.topk_scope, (*get_args(Scope), NOT_GIVEN))
         every = loss.topk_every
@@ -88,10 +88,10 @@ class TopKFlags:
                     "LOSS.topk_mode should be 'gate' with MODEL.d_cond_mtd 'SPD', whose scores "
                     "[N, 1] StudioGAN's slice can't cut, not 'slice'."
                 )
-        if loss.topk_policy == "balanced" and cfgs.DATA.num_classes < 2:
+        if POLICIES[loss.topk_policy].needs_labels and cfgs.DATA.num_classes < 2:
             raise TopKFlagError(
-                "LOSS.topk_policy 'balanced' keeps the best of each class, and DATA.num_classes "
-                f"is {cfgs.DATA.num_classes}; use 'top'."
+                f"LOSS.topk_policy {loss.topk_policy!r} looks at each sample's class, and "
+                f"DATA.num_classes is {cfgs.DATA.num_classes}; use 'top'."
             )
         if scope == NOT_GIVEN:
             scope = "global" if cfgs.RUN.distributed_data_parallel and mode == "gate" else "rank"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from topk_plugin.gate.gradient_gate import gradient_gate
-from topk_plugin.gate.policies import keep_mask
+from topk_plugin.gate.policies import POLICIES, keep_mask_of
 from topk_plugin.mixture.lab.losses import critic_loss, generator_loss
 from topk_plugin.mixture.lab.networks import Parameters, forward, initial_parameters
 from topk_plugin.mixture.lab.randomness import Noise, generator_of
@@ -151,7 +151,7 @@ class Ensemble:
 
         Args:
             scores: [E, N], the critics'.
-            lottery: [E, N] uniform noise that chooses for the policy "random".
+            lottery: [E, N] uniform noise, a seed's own, for the policies that need it.
             k: [A] integers.
 
         Returns:
@@ -162,12 +162,7 @@ class Ensemble:
         for policy, arms in self._policies:
             rows = slice(first * replicas, (first + arms) * replicas)
             kept = k[first : first + arms].repeat_interleave(replicas)
-            if policy == "random":
-                # a seed's own noise; as in keep_mask what is not finite ranks last
-                chosen = lottery[rows].masked_fill(~torch.isfinite(scores[rows]), torch.nan)
-                masks.append(keep_mask(chosen, kept))
-            else:
-                masks.append(keep_mask(scores[rows], kept, policy=policy))
+            masks.append(keep_mask_of(POLICIES[policy], scores[rows], kept, noise=lottery[rows]))
             first += arms
         return torch.cat(masks)
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.gate.policies import Policy
+from topk_plugin.gate.policies import POLICIES
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.topk import Normalize
 from topk_plugin.mixture.lab.losses import LOSSES
 from topk_plugin.mixture.lab.target import GridMixture
 
-ARM_POLICIES = ("top", "bottom", "random")
+# the points of the plane have no classes
+ARM_POLICIES = tuple(name for name, policy in POLICIES.items() if not policy.needs_labels)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Arm:
     """
 
     name: str
-    policy: Policy = "top"
+    policy: str = "top"
     gamma: float = 0.99
     nu: float = 0.75
     every: int = 400

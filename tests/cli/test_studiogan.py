@@ -109,10 +109,11 @@ def test_run_passes_all_on(
     monkeypatch.setattr(os, "execve", leave)
     monkeypatch.setenv("TOPK_PLUGIN_NO_FIX", "")
     monkeypatch.delenv("TOPK_PLUGIN_CPU_PROCESSES", raising=False)
-    monkeypatch.delenv("TOPK_PLUGIN_ACCELERATE", raising=False)
+    for switch in ("TOPK_PLUGIN_ACCELERATE", "TOPK_PLUGIN_TRACEBACK"):
+        monkeypatch.delenv(switch, raising=False)
     theirs = ["-t", "-cfg", "x", "--help", "--no-fix", "-hdf5", "--", "-l", ""]
     options = ["--no-fix", "one", "two", "--no-fix", "three", "--cpu-processes", "2"]
-    options += ["--accelerate"]
+    options += ["--accelerate", "--traceback"]
     for given, no_fix, processes in (([], "", None), (options, "one,two,three", "2")):
         program("studiogan", "run", checkout, *given, "--", *theirs)
         python, command, environment = calls.pop()
@@ -120,7 +121,8 @@ def test_run_passes_all_on(
         assert command[1:] == ["-m", "topk_plugin.studiogan.launch", str(checkout), *theirs]
         assert environment["TOPK_PLUGIN_NO_FIX"] == no_fix
         assert environment.get("TOPK_PLUGIN_CPU_PROCESSES") == processes
-        assert environment.get("TOPK_PLUGIN_ACCELERATE") == ("1" if given else None)
+        for switch in ("TOPK_PLUGIN_ACCELERATE", "TOPK_PLUGIN_TRACEBACK"):
+            assert environment.get(switch) == ("1" if given else None)
     monkeypatch.setenv("TOPK_PLUGIN_NO_FIX", "zero")
     program("studiogan", "run", checkout, "--no-fix", "one")
     assert calls.pop()[2]["TOPK_PLUGIN_NO_FIX"] == "zero,one"

@@ -64,6 +64,12 @@ class Configurations:
         self.RUN = SimpleNamespace(distributed_data_parallel=False)
 
     def check_compatability(self):
+        if self.LOSS.fail == "assert":
+            assert not self.LOSS.fail, \\
+                "batch_size should be \\
+                divided by 8."
+        if self.LOSS.fail == "assert without words":
+            assert not self.LOSS.fail
         if self.LOSS.fail:
             raise RuntimeError("a failure of its own")
 """

@@ -106,6 +106,41 @@ def test_another_failure_keeps_its_traceback(tmp_path: Path, stand_in: Path) -> 
     assert done.err.rstrip().endswith("RuntimeError: a failure of its own")
 
 
+def refused(folder: Path, checkout: Path, **environment: str) -> Finished:
+    (folder / "settings.json").write_text(json.dumps({"fail": "assert"}))
+    return launch(folder, checkout, *ARGUMENTS, **environment)
+
+
+def unknown_key(folder: Path, checkout: Path) -> Finished:
+    (folder / "settings.json").write_text(json.dumps({"learning": 1}))
+    return launch(folder, checkout, *ARGUMENTS)
+
+
+def test_a_refusal_of_studiogans_shows_its_traceback_on_request(
+    tmp_path: Path, stand_in: Path
+) -> None:
+    done = refused(tmp_path, stand_in, TOPK_PLUGIN_TRACEBACK="1")
+    assert done.status == 1
+    assert f'File "{stand_in}/src/config.py"' in done.err
+    assert "AssertionError: batch_size" in done.err
+
+
+def test_an_assert_without_words_keeps_its_traceback(tmp_path: Path, stand_in: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"fail": "assert without words"}))
+    done = launch(tmp_path, stand_in, *ARGUMENTS)
+    assert done.status == 1
+    assert "Traceback" in done.err
+
+
+def test_an_assert_in_a_library_keeps_its_traceback(tmp_path: Path, stand_in: Path) -> None:
+    (tmp_path / "library.py").write_text("def check():\n    assert False, 'no x'\n")
+    (stand_in / "src" / "loader.py").write_text("from library import check\ncheck()\n")
+    path = f"{ROOT}:{tmp_path}"
+    done = launch(tmp_path, stand_in, *ARGUMENTS, PYTHONPATH=path)
+    assert done.status == 1
+    assert done.err.rstrip().endswith("AssertionError: no x")
+
+
 def wrong_flag(folder: Path, checkout: Path) -> Finished:
     (folder / "settings.json").write_text(json.dumps({"apply_topk": True, "topk_nu": 0.5}))
     return launch(folder, checkout, *ARGUMENTS)
@@ -145,6 +180,9 @@ def hide(checkout: Path, module: str) -> None:
         (wrong_flag, "LOSS.topk_gamma should be a number above 0"),
         (mistyped_flag, "LOSS.topk_gama is no setting; did you mean LOSS.topk_gamma?"),
         (unknown_fix, "gravity"),
+        (refused, "StudioGAN: batch_size should be divided by 8. (src/config.py, line 25)"),
+        (refused, "; --traceback shows how it came to that"),
+        (unknown_key, "StudioGAN: no attribute 'LOSS.learning' (src/config.py, line 15)"),
         (missing_package, 'timm, which is missing; pip install "topk-plugin[studiogan]"'),
         (missing_pkg_resources, "leave the fix pkg_resources on"),
         (lambda folder, _: launch(folder, "nowhere"), "nowhere is no StudioGAN checkout"),
@@ -174,6 +212,11 @@ def test_a_mistake_found_in_a_started_process_is_one_sentence_too(
     assert done.status == 2
     assert "Traceback" not in done.err
     assert done.err.rstrip().splitlines()[-1] == "topk-plugin: error: no x: give y"
+    (stand_in / "src" / "loader.py").write_text(loader.format(error="AssertionError('no\\ny')"))
+    done = launch(tmp_path, stand_in)
+    assert done.status == 2
+    assert "Traceback" not in done.err
+    assert "error: StudioGAN: no y (src/loader.py, line 3); --tr" in done.err.splitlines()[-1]
     (stand_in / "src" / "loader.py").write_text(loader.format(error="KeyError('x')"))
     done = launch(tmp_path, stand_in)
     assert done.status == 1

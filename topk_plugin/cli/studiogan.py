@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run",
         "run StudioGAN's main.py with the adapter, without touching the checkout",
         usage="%(prog)s CHECKOUT [--accelerate] [--no-fix NAME ...] [--cpu-processes N] "
-        "-- STUDIOGAN_ARGUMENTS",
+        "[--traceback] -- STUDIOGAN_ARGUMENTS",
     )
     _add_checkout(start)
     start.add_argument(
@@ -71,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         metavar="N",
         help="processes of -DDP on a machine without CUDA",
+    )
+    start.add_argument(
+        "--traceback",
+        action="store_true",
+        help="where in its code StudioGAN refuses something, besides its sentence",
     )
     start.set_defaults(act=_run, passed_on=[])
 
@@ -172,6 +177,8 @@ def _run(options: argparse.Namespace) -> int:
         environment["TOPK_PLUGIN_NO_FIX"] = ",".join(filter(None, [before, *options.no_fix]))
     if options.cpu_processes is not None:
         environment["TOPK_PLUGIN_CPU_PROCESSES"] = str(options.cpu_processes)
+    if options.traceback:
+        environment["TOPK_PLUGIN_TRACEBACK"] = "1"
     launch = [sys.executable, "-m", "topk_plugin.studiogan.launch", str(options.checkout)]
     sys.stdout.flush()
     sys.stderr.flush()

@@ -18,9 +18,13 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.studiogan.checkout import source_folder
 from topk_plugin.studiogan.flags import TopKFlagError
 from topk_plugin.studiogan.packages import PACKAGES, REMEDY
+from topk_plugin.studiogan.refusals import refusal, refusal_in_text
 
 # Tells spawned processes which checkout it is.
 SOURCE_VARIABLE = "TOPK_PLUGIN_STUDIOGAN_SOURCE"
+
+# Set to 1, it shows the traceback of StudioGAN's own asserts too.
+TRACEBACK_VARIABLE = "TOPK_PLUGIN_TRACEBACK"
 
 USER_ERROR = 2
 
@@ -39,9 +43,17 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(str(error))
     except ProcessRaisedException as error:  # it holds the text of a traceback
         name, _, said = str(error).rstrip().rpartition("\n")[2].partition(": ")
-        if name != f"{UserError.__module__}.{UserError.__name__}":
+        if name == f"{UserError.__module__}.{UserError.__name__}":
+            return _fail(said)
+        sentence = _unless_asked(refusal_in_text(str(error), _source()))
+        if sentence is None:
             raise
-        return _fail(said)
+        return _fail(sentence)
+    except (AssertionError, AttributeError) as error:
+        sentence = _unless_asked(refusal(error, _source()))
+        if sentence is None:
+            raise
+        return _fail(sentence)
     except ModuleNotFoundError as error:
         sentence = _missing((error.name or "").partition(".")[0])
         if sentence is None:
@@ -83,7 +95,18 @@ def _activate() -> None:
     # imported here: it looks on the import path for the checkout
     from topk_plugin.studiogan.autostart import activate
 
-    activate(Path(os.environ[SOURCE_VARIABLE]))
+    activate(_source())
+
+
+def _source() -> Path:
+    return Path(os.environ[SOURCE_VARIABLE])
+
+
+def _unless_asked(refused: str | None) -> str | None:
+    """StudioGAN's sentence; None where there is none, or the traceback is asked for."""
+    if refused is None or os.environ.get(TRACEBACK_VARIABLE) == "1":
+        return None
+    return f"{refused}; --traceback shows how it came to that"
 
 
 def _missing(module: str) -> str | None:

@@ -22,7 +22,6 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.studiogan.process import Tree, make_worker, start_adapted
 from topk_plugin.engine.allocator import keep_freed_memory
 from topk_plugin.engine.compiling import compile_forward
 from topk_plugin.engine.config.config import Config, load_config
@@ -31,6 +30,7 @@ from topk_plugin.engine.data.open import open_images
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.studiogan.fixes import amp
+from topk_plugin.studiogan.testing.in_process import Tree, make_worker, start_adapted
 
 NOISE_SEED = 1
 

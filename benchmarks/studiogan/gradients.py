@@ -2,9 +2,9 @@
 
     python -m benchmarks.studiogan.gradients CHECKOUT
 
-One generator step in each config of ``steps.py``, in float64 on the CPU, by unmodified
-StudioGAN and by the adapter, from the same weights, latents and classes. Writes README.md and
-results.json into --save.
+One generator step in each config of ``topk_plugin/studiogan/testing/generator_steps.py``, in
+float64 on the CPU, by unmodified StudioGAN and by the adapter, from the same weights, latents and
+classes. Writes README.md and results.json into --save.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.studiogan.steps import BATCH, CASES, KEPT
 from topk_plugin.base.files import atomic_write
+from topk_plugin.studiogan.testing.generator_steps import BATCH, CASES, KEPT
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +54,14 @@ def main() -> None:
 
 def _run(kind: str, checkout: Path, file: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "benchmarks.studiogan.steps", kind, str(checkout), str(file)]
+    command = [
+        sys.executable,
+        "-m",
+        "topk_plugin.studiogan.testing.generator_steps",
+        kind,
+        str(checkout),
+        str(file),
+    ]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.studiogan.process import SMALL, merged
 from tests.studiogan.named_like_studiogan import Discriminator, Generator
 from tests.studiogan.real.processes import arguments, checkpoint, run, write_images
 from topk_plugin.base.errors import UserError
 from topk_plugin.ops.resampling_layers import UpsampleConv2d
 from topk_plugin.studiogan import acceleration
+from topk_plugin.studiogan.testing.in_process import SMALL, merged
 
 FOLDED = UpsampleConv2d.forward
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.studiogan.process import SMALL, merged
 from tests.studiogan.real.processes import arguments, checkpoint, run, write_images
 from topk_plugin import KSchedule
+from topk_plugin.studiogan.testing.in_process import SMALL, merged
 
 pytestmark = pytest.mark.studiogan
 

@@ -1,7 +1,7 @@
 """The generator's gradient in the real StudioGAN: the gate against StudioGAN's own slice.
 
 Everything is in float64 and starts from the same weights, latents and classes, see
-``benchmarks/studiogan/steps.py``.
+``topk_plugin/studiogan/testing/generator_steps.py``.
 """
 
 from pathlib import Path
@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.studiogan.steps import BATCH, CASES, KEPT
 from tests.studiogan.real.processes import run
+from topk_plugin.studiogan.testing.generator_steps import BATCH, CASES, KEPT
 
 pytestmark = pytest.mark.studiogan
 
@@ -27,7 +27,7 @@ def steps(studiogan_checkout: Path, tmp_path_factory: Any) -> dict[str, dict[str
     results: dict[str, dict[str, Any]] = {name: {} for name in CASES}
     for kind in ("bare", "adapted"):
         file = folder / f"{kind}.pt"
-        run("benchmarks.studiogan.steps", kind, studiogan_checkout, file)
+        run("topk_plugin.studiogan.testing.generator_steps", kind, studiogan_checkout, file)
         for name, modes in torch.load(file, weights_only=True).items():
             results[name] |= modes
     return results

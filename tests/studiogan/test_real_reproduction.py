@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.studiogan.process import SMALL, merged
 from tests.engine.tiny import tiny_images, write_image_folder
 from topk_plugin.engine.config.config import Config
+from topk_plugin.studiogan.testing.in_process import SMALL, merged
 from topk_plugin.study import in_studiogan
 from topk_plugin.study.spec import Data, RunSpec
 from topk_plugin.study.worker import RESULT, run

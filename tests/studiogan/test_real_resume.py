@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.studiogan.process import SMALL, merged
 from tests.studiogan.real.processes import arguments, checkpoint, run, write_images
 from topk_plugin import KSchedule
+from topk_plugin.studiogan.testing.in_process import SMALL, merged
 
 pytestmark = pytest.mark.studiogan
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from benchmarks.studiogan.recorder import Recorder
 from tests.studiogan.real.watched_main import CHECKOUT, REPORT, main, prepare
+from topk_plugin.studiogan.testing.step_recorder import Recorder
 
 
 class NoStatistics(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from benchmarks.studiogan.process import HDF5_NAME, Tree, write_config
+from topk_plugin.studiogan.testing.in_process import HDF5_NAME, Tree, write_config
 
 ROOT = Path(__file__).parents[3]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.studiogan.process import start_adapted
-from benchmarks.studiogan.recorder import Recorder
+from topk_plugin.studiogan.testing.in_process import start_adapted
+from topk_plugin.studiogan.testing.step_recorder import Recorder
 
 CHECKOUT, REPORT = "REAL_TEST_CHECKOUT", "REAL_TEST_REPORT"
 

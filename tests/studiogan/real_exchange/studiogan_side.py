@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.studiogan.process import make_worker, start_bare
 from topk_plugin.engine.losses.augment import flip_and_shift
 from topk_plugin.engine.networks.sampling import POWER_ITERATIONS
+from topk_plugin.studiogan.testing.in_process import make_worker, start_bare
 
 AUGMENTATION_SEED = 11
 FOLDERS = ("studiogan", "evaluated", "engine")

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.studiogan.process import make_worker, start_bare
 from tests.engine.tiny import tiny_images
 from tests.studiogan.real_exchange.studiogan_side import gradients, replace_zeros, weights
 from topk_plugin.engine.config.config import Config, load_config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.trainer import Trainer
+from topk_plugin.studiogan.testing.in_process import make_worker, start_bare
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "CIFAR10"
 BATCH, K, STEPS, IMAGES = 16, 11, 4, 600

@@ -1,8 +1,8 @@
 """The real StudioGAN in this process: with the adapter, or as it is.
 
 As it is, it starts neither on a CPU nor with today's libraries, so :func:`start_bare` puts
-stand-ins in the place of what is missing around it (pkg_resources, a wandb account, a GPU). Nothing
-of topk_plugin is imported there.
+stand-ins in the place of what is missing around it (pkg_resources, a wandb account, a GPU). This
+file imports nothing of topk_plugin then, so that it can be executed where the plugin is not.
 
 Its modules have names such as ``config`` and ``utils``: only one StudioGAN fits into a process.
 """

@@ -1,6 +1,6 @@
 """One generator step of the real StudioGAN in each of many configs, in float64.
 
-    python -m benchmarks.studiogan.steps bare|adapted CHECKOUT RESULT.pt
+    python -m topk_plugin.studiogan.testing.generator_steps bare|adapted CHECKOUT RESULT.pt
 
 bare: StudioGAN as it is, with its own slice ("slice") and without top-k ("off").
 adapted: the plugin's gate ("gate").
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.studiogan.process import (
+from topk_plugin.studiogan.testing.in_process import (
     SMALL,
     Tree,
     make_worker,
@@ -26,7 +26,7 @@ from benchmarks.studiogan.process import (
     start_adapted,
     start_bare,
 )
-from benchmarks.studiogan.recorder import Recorder
+from topk_plugin.studiogan.testing.step_recorder import Recorder
 
 BATCH, KEPT = 16, 11
 ADVERSARIAL = ("vanilla", "logistic", "least_square", "hinge", "wasserstein")

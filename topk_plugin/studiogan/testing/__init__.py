@@ -1,0 +1,1 @@
+"""The real StudioGAN for tests and benchmarks: as it is, or with the adapter, and watched."""

@@ -9,6 +9,8 @@ from topk_plugin.ops.batch_norm_modules import modulated
 class ConditionalBatchNorm2d(nn.Module):
     """``bn(x) * (1 + gain(y)) + bias(y)`` (BigGAN, Brock et al. 2019, arXiv 1809.11096)."""
 
+    fuses_relu = True
+
     def __init__(self, condition_dim: int, features: int, layers: Layers) -> None:
         super().__init__()
         self.bn = batch_norm(features, affine=False)

@@ -49,15 +49,10 @@ def conditional_batch_norm(
     return ConditionalBatchNorm2d(condition_dim, features, layers)
 
 
-def activated(
-    bn: ConditionalBatchNorm2d | nn.BatchNorm2d,
-    activation: nn.Module,
-    x: Tensor,
-    condition: Tensor | None,
-) -> Tensor:
-    """``activation(bn(x))``, as one operation where there is one."""
-    if not isinstance(bn, ConditionalBatchNorm2d):
+def activated(bn: nn.Module, activation: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
+    """``activation(bn(x))``, as one operation where ``bn`` has one (``fuses_relu``)."""
+    if isinstance(bn, nn.BatchNorm2d | nn.SyncBatchNorm):
         return cast(Tensor, activation(bn(x)))
-    if isinstance(activation, nn.ReLU):
+    if isinstance(activation, nn.ReLU) and getattr(bn, "fuses_relu", False):
         return cast(Tensor, bn(x, condition, relu=True))
     return cast(Tensor, activation(bn(x, condition)))

@@ -17,7 +17,7 @@ from benchmarks.engine.speed import STUDIOGAN
 from benchmarks.paper.claims import DISTANCE, claims, table
 from benchmarks.paper.presets import PRESETS
 from topk_plugin.base.files import atomic_write
-from topk_plugin.base.intervals import t_interval
+from topk_plugin.base.intervals import interval
 from topk_plugin.mixture.report.style import LABELS
 from topk_plugin.mixture.report.summary import STEPS_TO_HALF
 from topk_plugin.study.power import PAPERS_GAIN, pairs_for_the_papers_gain
@@ -166,8 +166,8 @@ def _images(preset: str, measure: str) -> str:
         if row["measure"] != measure or found is None:
             continue
         digits = 2 if of_distance else 3
-        interval = found["t_interval"]
-        shown = " [{:+.{n}f}, {:+.{n}f}]".format(*interval, n=digits) if interval else ""
+        bounds = found["t_interval"]
+        shown = " [{:+.{n}f}, {:+.{n}f}]".format(*bounds, n=digits) if bounds else ""
         cells = [
             *(row["gan"], row["arm"], str(row["pairs"]), f"{row['baseline']:.{digits}f}"),
             f"{found['mean']:+.{digits}f}{shown}",
@@ -196,7 +196,7 @@ def _ranking(preset: str) -> str:
                 lines.append(f"| GAN | arm | runs | {' | '.join(shares)} | after the start |")
                 lines.append("|---" * (4 + len(shares)) + "|")
             trained = found[:, 1:].mean(axis=1)
-            low, high = t_interval(trained) or [float("nan")] * 2
+            low, high = interval(trained) or [float("nan")] * 2
             cells = [gan.name, arm, str(len(runs)), *(f"{v:+.2f}" for v in found.mean(axis=0))]
             cells.append(f"{trained.mean():+.2f} [{low:+.2f}, {high:+.2f}]")
             lines.append(f"| {' | '.join(cells)} |")

@@ -97,9 +97,8 @@ def _text(content: dict[str, Any]) -> str:
         f"batch {first['batch']}, Adam {first['lr']:g} with betas {first['beta1']:g}/"
         f"{first['beta2']:g}, {first['steps']:,} steps, {first['loss']} loss.",
         "",
-        "Difference to the full batch [95 % bootstrap interval over seeds]; **bold** where the "
-        "interval does not hold 0 and the paired t-test, corrected for the arms of the row (Holm), "
-        "is under 0.05.",
+        "Difference to the full batch [Student's 95 % interval over seeds]; **bold** where the "
+        "paired t-test, corrected for the arms of the row (Holm), is under 0.05.",
         "",
         "![Differences to the full batch](map.png)",
     ]

@@ -15,8 +15,8 @@ from topk_plugin.base.intervals import (
     UNDECIDED,
     Values,
     difference,
+    interval,
     judge,
-    t_interval,
 )
 
 NOT_TESTED: Final = "not tested here yet"
@@ -210,5 +210,5 @@ def _over_classes(anomaly: Summary) -> Values | None:
 
 def _percent(values: Values) -> str:
     """The mean with Student's interval."""
-    low, high = t_interval(values) or [float("nan")] * 2
+    low, high = interval(values) or [float("nan")] * 2
     return f"{values.mean():+.1f} % [{low:+.1f}, {high:+.1f}]"

@@ -7,23 +7,28 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
 from topk_plugin.base.intervals import (
+    bootstrap_interval,
     compare,
     difference,
     interval,
     judge,
     pairs_needed,
-    t_interval,
+    spread_interval,
+    stratified,
 )
 
 SEEDS = st.lists(st.floats(0, 1, width=32), min_size=3, max_size=8, unique=True)
 
 
 @given(values=SEEDS)
-def test_the_interval_holds_the_mean_and_lies_within_the_values(values: list[float]) -> None:
-    found = interval(np.array(values))
+def test_the_bootstraps_interval_holds_the_mean_and_lies_within_the_values(
+    values: list[float],
+) -> None:
+    found = bootstrap_interval(np.array(values), np.mean)
     assert found is not None
     assert min(values) <= found[0] <= np.mean(values) <= found[1] <= max(values)
-    assert interval(np.array(values[:1])) is None
+    assert bootstrap_interval(np.array(values[:1])) is None
+    assert bootstrap_interval(np.full(4, 2.5)) == [2.5, 2.5]
 
 
 @given(values=SEEDS)
@@ -64,7 +69,7 @@ def test_three_seeds_that_agree_in_sign_decide_nothing() -> None:
     (found,) = compare(
         np.array([[0.2, 0.5, 0.9]]), np.array([0.1, 0.1, 0.1]), lower_is_better=False
     )
-    assert found["interval"][0] > 0
+    assert bootstrap_interval(np.array([0.1, 0.4, 0.8]), np.mean)[0] > 0
     assert found["verdict"] == "not decided"
 
 
@@ -72,8 +77,9 @@ def test_three_seeds_that_agree_in_sign_decide_nothing() -> None:
 def test_how_often_the_intervals_hold_the_true_mean(seeds: int, bootstrap: float) -> None:
     """What the pages say of the bootstrap's intervals, and why Student's stand beside them."""
     drawn = np.random.default_rng(0).standard_normal((600, seeds))
-    for find, expected in ((interval, bootstrap), (t_interval, 0.95)):
-        found = [find(values) for values in drawn]
+    for given_, expected in (((bootstrap_interval, np.mean), bootstrap), ((interval,), 0.95)):
+        find, *more = given_
+        found = [find(values, *more) for values in drawn]
         held = np.mean([bounds is not None and bounds[0] < 0 < bounds[1] for bounds in found])
         assert held == pytest.approx(expected, abs=0.04)
 
@@ -81,7 +87,7 @@ def test_how_often_the_intervals_hold_the_true_mean(seeds: int, bootstrap: float
 @given(values=SEEDS, shift=st.floats(-1, 1))
 def test_students_interval_and_the_paired_test_agree(values: list[float], shift: float) -> None:
     found = difference(np.array(values) + shift, np.zeros(len(values)))
-    low, high = found["t_interval"]
+    low, high = found["interval"]
     if abs(low * high) > 1e-12:
         assert (low < 0 < high) == (found["t_test"] >= 0.05)
 
@@ -93,6 +99,41 @@ def test_a_value_that_is_not_finite_decides_nothing(broken: float) -> None:
         (found,) = compare(pair[0][None], pair[1], lower_is_better=True)
         assert (found["t_test"], found["holm"], found["interval"]) == (None, None, None)
         assert found["verdict"] == "not decided"
+
+
+def test_the_spreads_interval_holds_the_true_one_in_95_of_100_cases() -> None:
+    drawn = np.random.default_rng(0).normal(1.0, 2.0, (2000, 4))
+    found = [spread_interval(values) for values in drawn]
+    assert np.mean([low < 2.0 < high for low, high in found]) == pytest.approx(0.95, abs=0.015)
+    assert spread_interval(np.array([1.0])) is None
+
+
+def test_stratified_groups_may_differ_in_all_but_their_number() -> None:
+    """One group: Student's test. Several: as often wrong as it says, with unlike spreads."""
+    one = np.array([0.2, 1.0, 0.6, 1.4, 0.3])
+    single = stratified([one])
+    assert single["t_test"] == pytest.approx(ttest_1samp(one, 0).pvalue)
+    assert single["interval"] == pytest.approx(interval(one))
+    random = np.random.default_rng(0)
+    # means that cancel: the average group has no effect
+    true = ((5, 24.0, 6.0), (5, 9.0, -3.0), (4, 8.0, -3.0))
+    found = [
+        stratified([random.normal(mean, spread, size) for size, spread, mean in true])
+        for _ in range(3000)
+    ]
+    assert np.mean([each["t_test"] < 0.05 for each in found]) == pytest.approx(0.05, abs=0.015)
+    held = [each["interval"][0] < 0 < each["interval"][1] for each in found]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+    assert stratified([one, one[:1]])["t_test"] is None
+    assert stratified([np.ones(3), np.ones(2)])["t_test"] is None
+
+
+def test_a_look_may_spend_less_than_all() -> None:
+    one = difference(np.array([0.2, 1.0, 0.6, 1.4, 0.3]), np.zeros(5))
+    judge([one], lower_is_better=True)
+    assert one["verdict"] == "worse"
+    judge([one], lower_is_better=True, significance=one["t_test"] / 2)
+    assert one["verdict"] == "not decided"
 
 
 def test_tests_still_to_come_count() -> None:

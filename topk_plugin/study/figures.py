@@ -66,7 +66,7 @@ def curves(results: Results, gan: str, path: Path) -> None:
 def differences(rows: list[dict[str, Any]], measure: str, path: Path) -> None:
     """Paired differences to the baseline, in percent of it, a line a GAN and arm.
 
-    The thick line is the bootstrap's interval, the thin one Student's, a tick a pair.
+    The line is Student's interval, a tick a pair.
     """
     shown = [row for row in rows if row["measure"] == measure and row.get("difference")]
     figure = Figure(figsize=(7.5, 1.3 + 0.32 * len(shown)), layout="constrained")
@@ -75,9 +75,8 @@ def differences(rows: list[dict[str, Any]], measure: str, path: Path) -> None:
         scale = 100 / row["baseline"]
         difference = row["difference"]
         colour = COLOURS[row["arm"]]
-        for name, width in (("t_interval", 0.8), ("interval", 3.0)):
-            low, high = difference[name] or [difference["mean"]] * 2
-            axis.plot([scale * low, scale * high], [place, place], color=colour, linewidth=width)
+        low, high = difference["interval"] or [difference["mean"]] * 2
+        axis.plot([scale * low, scale * high], [place, place], color=colour, linewidth=2.0)
         axis.plot(scale * difference["mean"], place, "o", color=colour)
         pairs = [scale * value for value in row["by_seed"]]
         axis.plot(pairs, [place] * len(pairs), "|", color="black", markersize=9)
@@ -87,7 +86,7 @@ def differences(rows: list[dict[str, Any]], measure: str, path: Path) -> None:
     axis.set_ylim(-0.6, len(shown) - 0.4)
     axis.set_xlabel(
         f"{MEASURES[measure]}: difference to the baseline, % (number of pairs)\n"
-        "ticks: pairs; dot: their mean; 95 % intervals, thick: bootstrap, thin: Student's",
+        "ticks: pairs; dot: their mean; line: Student's 95 % interval",
         fontsize=8,
     )
     _save(figure, path)

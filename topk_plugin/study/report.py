@@ -191,10 +191,8 @@ def _protocol(preset: Preset, results: Results) -> list[str]:
         f"{references}, where nothing else is said; images are compared at their own size. "
         f"Training in {preset.precision}.",
         "",
-        "Brackets hold 95 % bootstrap intervals of the mean over seeds, which are too narrow for "
-        "so few (3 seeds: the true mean is inside in 75 % of cases, 5: 85 %); Student's interval "
-        "beside them has no such flaw. Differences are paired by seed. A verdict needs a bootstrap "
-        "interval without 0 and a paired t-test under 0.05 after Holm's correction for all arms "
+        "Brackets hold Student's 95 % intervals of the mean over seeds. Differences are paired by "
+        "seed. A verdict needs a paired t-test under 0.05 after Holm's correction for all arms "
         "that are compared with the same baseline. Measures without a verdict describe.",
         "",
         f"python {where['python']}, torch {where['torch']}, {where['system']}, "
@@ -217,7 +215,7 @@ def _diverged(runs: Sequence[dict[str, Any]]) -> list[str]:
 def _table(rows: list[dict[str, Any]], measures: Sequence[str], *, named: bool = True) -> str:
     """Rows of the measures; ``named``: with a column for the GAN."""
     head = ["GAN"] * named + ["measure", "arm", "runs", "mean [95 %]"]
-    head += ["difference to the baseline [95 %]", "Student's interval", "%"]
+    head += ["difference to the baseline [95 %]", "%"]
     head += ["paired t, Holm", "verdict"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for measure in measures:
@@ -229,10 +227,9 @@ def _table(rows: list[dict[str, Any]], measures: Sequence[str], *, named: bool =
             cells.append(_with_interval(row["mean"], row["interval"]))
             found = row.get("difference")
             if found is None:
-                cells += [""] * 5
+                cells += [""] * 4
             else:
                 cells.append(_with_interval(found["mean"], found["interval"], sign="+"))
-                cells.append(_interval(found["mean"], found["t_interval"]))
                 share = found["mean"] / row["baseline"] if row["baseline"] else float("nan")
                 # percents of a quantity that may be 0 or negative say nothing
                 cells.append("" if measure == "rank_correlation" else f"{100 * share:+.1f}")

@@ -99,8 +99,8 @@ def _sentences(trainings: list[dict[str, Any]]) -> list[str]:
     if said:
         said += [
             "",
-            "A difference counts as decided where its interval does not hold 0 and the paired "
-            "t-test, corrected for the number of arms (Holm), is under 0.05.",
+            "A difference counts as decided where the paired t-test, corrected for the number of "
+            "arms (Holm), is under 0.05. Brackets hold Student's intervals.",
         ]
     return said or ["One arm only: nothing to compare."]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -65,8 +66,7 @@ class Run:
 
     def logged_k(self) -> list[str]:
         """StudioGAN's own log, a value a step."""
-        logs = sorted((self.save / "logs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        return re.findall(r"Topk: (\S+)", "".join(path.read_text() for path in logs))
+        return re.findall(r"Topk: (\S+)", self.log())
 
     def events(self) -> EventAccumulator:
         files = list((self.save / "tensorboard").rglob("events.out.tfevents.*"))
@@ -75,8 +75,21 @@ class Run:
         accumulator.Reload()
         return accumulator
 
+    def log(self) -> str:
+        """StudioGAN's own, from the first part of the run on."""
+        logs = sorted((self.save / "logs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        return "".join(path.read_text() for path in logs)
+
     def scalars(self, tag: str) -> dict[int, float]:
         return {event.step: event.value for event in self.events().Scalars(tag)}
+
+
+def go_on(mini: "Mini", run: Run, name: str, **changes: Any) -> Run:
+    """Resume a copy of a run."""
+    save = mini.folder / name
+    shutil.copytree(run.save, save)
+    checkpoint = next((save / "checkpoints").iterdir())
+    return mini("-ckpt", str(checkpoint), save=save, **changes).check()
 
 
 class Mini:
@@ -325,16 +338,8 @@ def test_the_checkpoint_goes_on_at_the_same_progress_on_another_batch_size(
     state = gated.states("D")[STATE_KEY]
     assert (state["steps"], state["epochs"]) == (6, 2)
     assert STATE_KEY not in gated.states("G")
-    copy = mini.folder / "copy"
-    shutil.copytree(gated.save, copy)
-    checkpoint = next((copy / "checkpoints").iterdir())
-    resumed = mini(
-        "-ckpt",
-        str(checkpoint),
-        save=copy,
-        loss=GATE,
-        OPTIMIZATION={"batch_size": 20, "total_steps": 9},
-    ).check()
+    longer = {"batch_size": 20, "total_steps": 9}
+    resumed = go_on(mini, gated, "larger", loss=GATE, OPTIMIZATION=longer)
     k = [SCHEDULE.k(2 + step // 2, 20) for step in range(4)]
     assert k == [9, 9, 6, 6]
     assert resumed.logged_k()[-4:] == [str(value) for value in k]
@@ -364,6 +369,32 @@ def test_steps_may_move_the_schedule(mini: Mini) -> None:
     assert run.states("D")[STATE_KEY]["steps"] == 8  # saved after step 4
 
 
+@pytest.mark.parametrize("mode", ["gate", "slice"])
+def test_top_k_that_is_switched_on_later_starts_where_it_would_have_been(
+    mini: Mini, mode: str
+) -> None:
+    """As in the built-in trainer: the schedule's epochs are the run's."""
+    off = mini().check()
+    loss = {**GATE, "topk_mode": mode}
+    on = go_on(mini, off, f"on later, {mode}", loss=loss, OPTIMIZATION={"total_steps": 9})
+    # the interrupted epoch, the third, begins anew
+    expected = [SCHEDULE.k(2 + step // 2, BATCH) for step in range(4)]
+    assert expected == [3, 3, 2, 2]
+    assert on.logged_k()[-4:] == [str(k) for k in expected]
+    assert f"k is 3 of 8 now (after 2 epochs), 2 at its floor, reached at about step {6 + 2}" in (
+        on.log()
+    )
+
+
+def test_a_part_of_a_run_without_top_k_counts(mini: Mini, gated: Run) -> None:
+    off = go_on(mini, gated, "off for a while", OPTIMIZATION={"total_steps": 9})
+    state = off.states("D")[STATE_KEY]
+    assert (state["steps"], state["epochs"]) == (10, 3)
+    assert state["generator_state"] == gated.states("D")[STATE_KEY]["generator_state"]
+    on = go_on(mini, off, "on again", loss=GATE, OPTIMIZATION={"total_steps": 11})
+    assert on.logged_k()[-2:] == [str(SCHEDULE.k(3, BATCH))] * 2
+
+
 # --- the slice ---------------------------------------------------------------------------------
 
 
@@ -390,6 +421,23 @@ def test_a_frozen_critic_starts_with_the_whole_batch(mini: Mini, gated: Run) -> 
         OPTIMIZATION={"total_steps": 2},
     ).check()
     assert run.logged_k() == ["8", "8", "5"]
+
+
+# --- divergence --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", [{}, GATE], ids=["off", "gate"])
+def test_a_training_that_diverges_is_told(mini: Mini, loss: dict[str, Any]) -> None:
+    run = mini(loss=loss, OPTIMIZATION={"lr": math.inf}).check()
+    assert re.search(r"Diverged: the .* loss is (nan|-?inf).* at step \d\. Stop", run.log())
+    said = "Diverged: weights of the generator and the critic are not finite at step 6."
+    assert said in run.log()
+    again = go_on(mini, run, f"diverged {len(loss)}", loss=loss, OPTIMIZATION={"total_steps": 6})
+    assert again.log().count(said) == 2  # before it trains on
+
+
+def test_a_healthy_training_is_not_called_diverged(gated: Run) -> None:
+    assert "Diverged" not in gated.log()
 
 
 # --- refusals ----------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_margin_raises_what_the_multi_hinge_loss_lowers() -> None:
 def test_the_gradient_is_that_of_the_kept_samples_alone() -> None:
     gan = worker()
     driver = GateDriver(flags(), gan)
-    driver.load(Resumed(0, 0, 0.0, {"steps": 0, "epochs": 1000}), BATCH, 1)
+    driver.load(Resumed(0, 0, {"steps": 0, "epochs": 1000}), 1)
     gradient = step(driver, gan, seed=3)
 
     reference = worker()
@@ -201,7 +201,7 @@ def test_the_critic_call_of_latent_optimisation_is_left_out() -> None:
 
     gan = worker(apply_lo=True)
     driver = GateDriver(flags(), gan)
-    driver.load(Resumed(0, 0, 0.0, {"steps": 0, "epochs": 1000}), BATCH, 1)
+    driver.load(Resumed(0, 0, {"steps": 0, "epochs": 1000}), 1)
     with driver.generator_step(gan, losses):
         generator_loss(gan, lambda scores: scores).backward()
         gan.OPTIMIZATION.g_optimizer.step()
@@ -215,7 +215,7 @@ def test_the_critic_call_of_latent_optimisation_is_left_out() -> None:
     # and it matters: with that call gated too the gradient is another one
     gated = worker(apply_lo=False)
     other = GateDriver(flags(), gated)
-    other.load(Resumed(0, 0, 0.0, {"steps": 0, "epochs": 1000}), BATCH, 1)
+    other.load(Resumed(0, 0, {"steps": 0, "epochs": 1000}), 1)
     with other.generator_step(gated, losses):
         generator_loss(gated, lambda scores: scores).backward()
     wrong = torch.cat([p.grad.flatten() for p in gated.Gen.parameters()])
@@ -296,7 +296,7 @@ def test_progress_goes_on_over_modes_and_batch_sizes(before: str, now: str, ever
     run(first, gan, steps=5, epochs=3)
     second, _ = make(now, topk_every=every)
     # StudioGAN's own numbers say something else; the state counts
-    second.load(Resumed(99, 9, 4, saved(first)), 64, 1)
+    second.load(Resumed(99, 9, saved(first)), 1)
     assert second.progress == first.progress == (3 if every == "epoch" else 2)
     state = second.state_dict()
     assert (state["steps"], state["epochs"]) == (5, 3)
@@ -304,45 +304,18 @@ def test_progress_goes_on_over_modes_and_batch_sizes(before: str, now: str, ever
 
 
 @pytest.mark.parametrize("mode", ["gate", "slice"])
-@pytest.mark.parametrize(
-    ("k", "epoch", "expected"),
-    [
-        ("initialize", 0, 0),
-        ("initialize", 30, 0),
-        (BATCH, 30, 0),
-        (7.2, 1, 1),
-        (4, 30, 30),
-    ],
-)
-def test_checkpoints_of_studiogan_itself(mode: str, k: Any, epoch: int, expected: int) -> None:
-    driver, _ = make(mode)
-    driver.load(Resumed(1000, epoch, k, None), BATCH, 1)
-    assert driver.progress == driver.state_dict()["epochs"] == expected
-
-
-@pytest.mark.parametrize("mode", ["gate", "slice"])
-def test_steps_of_studiogan_itself_count_while_top_k_was_on(mode: str) -> None:
-    driver, _ = make(mode, topk_every=10)
-    driver.load(Resumed(1000, 5, 7.2, None), BATCH, 2)
-    assert driver.progress == 200
-    driver.load(Resumed(1000, 5, BATCH, None), BATCH, 2)
-    assert driver.progress == 0
-
-
-@pytest.mark.parametrize("mode", ["gate", "slice"])
-def test_an_old_checkpoint_starts_the_schedule_in_steps_too(mode: str) -> None:
-    """A StudioGAN from before top-k saved neither k nor the epoch."""
-    driver, _ = make(mode, topk_every=10)
-    driver.load(Resumed(50_000, 0, "initialize", None), BATCH, 1)
-    assert driver.progress == 0
-
-
-@pytest.mark.parametrize("mode", ["gate", "slice"])
-def test_a_frozen_critic_starts_anew(mode: str) -> None:
-    driver, _ = make(mode)
-    driver.load(Resumed(0, 0, "initialize", None), BATCH, 1)
-    assert driver.progress == 0
-    assert driver.state_dict()["steps"] == 0
+@pytest.mark.parametrize(("every", "progress"), [("epoch", 30), (10, 200)])
+def test_top_k_that_comes_later_starts_where_it_would_have_been(
+    mode: str, every: Any, progress: int
+) -> None:
+    """A checkpoint of StudioGAN's own; -freezeD has none, and steps and epochs of 0."""
+    driver, _ = make(mode, topk_every=every)
+    driver.load(Resumed(1000, 30, None), 2)
+    assert driver.progress == progress
+    assert {name: driver.state_dict()[name] for name in ("steps", "epochs")} == {
+        "steps": 2000,
+        "epochs": 30,
+    }
 
 
 def test_the_random_policy_goes_on_with_its_own_numbers() -> None:
@@ -357,6 +330,6 @@ def test_the_random_policy_goes_on_with_its_own_numbers() -> None:
     first, gan = make("gate", **random)
     start = masks(first, gan, range(3))
     second, fresh = make("gate", **random)
-    second.load(Resumed(3, 0, BATCH, saved(first)), BATCH, 1)
+    second.load(Resumed(3, 0, saved(first)), 1)
     whole, other = make("gate", **random)
     assert start + masks(second, fresh, range(3, 6)) == masks(whole, other, range(6))

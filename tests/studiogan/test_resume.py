@@ -1,4 +1,4 @@
-"""How far k had fallen, judged from StudioGAN's checkpoints."""
+"""How far a run is, judged from StudioGAN's checkpoints."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,68 +9,41 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topk_plugin import KSchedule
-from topk_plugin.studiogan.resume import STATE_KEY, Resumed, Resumption, epochs_without_state
-
-SCHEDULE = KSchedule(0.9, 0.5)  # at its floor from epoch 7 on
-
-
-def studiogans_k(epochs: int, batch: int, gamma: float, nu: float) -> int | float:
-    """What StudioGAN's own schedule has after some epochs: a float until it meets the floor."""
-    k: int | float = batch
-    for _ in range(epochs):
-        k = max(k * gamma, int(batch * nu))
-    return k
-
-
-@pytest.mark.parametrize(
-    ("k", "epoch", "batch", "expected"),
-    [
-        ("initialize", 0, 16, 0),  # -freezeD
-        ("initialize", 40, 16, 0),  # written by a StudioGAN that had no top-k yet
-        (16, 0, 16, 0),  # in the first epoch
-        (16, 40, 16, 0),  # top-k was off for 40 epochs
-        (64, 3, 16, 0),  # ... on another batch size
-        (14.4, 1, 16, 1),
-        (14.4, 1, 64, 1),  # falling, and resumed on another batch size
-        (8, 7, 16, 7),  # at the floor
-        (8, 40, 16, 40),
-        (8, 40, 64, 40),  # at the floor, and resumed on another batch size
-        (8, 6, 16, 0),  # an integer, too early for the floor
-    ],
+from topk_plugin.gate.progress import Progress
+from topk_plugin.studiogan.resume import (
+    STATE_KEY,
+    CarriedState,
+    Resumed,
+    Resumption,
+    progress_of,
 )
-def test_epochs_without_state(k: Any, epoch: int, batch: int, expected: int) -> None:
-    assert epochs_without_state(Resumed(1000, epoch, k, None), SCHEDULE, batch) == expected
 
 
-@given(
-    st.integers(0, 200),
-    st.integers(1, 512),
-    st.floats(0.5, 0.999),
-    st.floats(0.05, 0.95),
-    st.integers(1, 512),
-)
-def test_what_studiogan_annealed_goes_on_at_the_same_epoch(
-    epochs: int, batch: int, gamma: float, nu: float, batch_now: int
+@given(st.integers(0, 10**6), st.integers(0, 1000), st.integers(1, 4))
+def test_without_the_plugins_state_studiogans_counters_say_it(
+    step: int, epoch: int, updates: int
 ) -> None:
-    """Whatever the batch size is now, as long as its whole is not the old floor."""
-    schedule = KSchedule(gamma, nu)
-    k = studiogans_k(epochs, batch, gamma, nu)
-    resumed = Resumed(10 * epochs, epochs, k, None)
-    found = epochs_without_state(resumed, schedule, batch_now)
-    # int(batch * nu) may lie under nu * batch, so StudioGAN meets its floor later than the
-    # schedule does, never earlier
-    if not (isinstance(k, int) and k == batch_now):
-        assert found == epochs
-    assert 0 <= schedule.k(found, batch_now) <= batch_now
+    """Whether top-k was on or off so far: it starts where it would have been."""
+    assert progress_of(Resumed(step, epoch, None), updates) == Progress(step * updates, epoch)
 
 
-@given(st.integers(0, 500), st.integers(1, 512), st.floats(0.5, 0.999), st.floats(0.05, 0.95))
-def test_a_run_without_top_k_starts_to_fall_now(
-    epochs: int, batch: int, gamma: float, nu: float
+@given(st.integers(0, 10**6), st.integers(0, 1000), st.integers(1, 4))
+def test_the_plugins_state_goes_before_studiogans_counters(
+    steps: int, epochs: int, updates: int
 ) -> None:
-    resumed = Resumed(10 * epochs, epochs, batch, None)
-    assert epochs_without_state(resumed, KSchedule(gamma, nu), batch) == 0
+    """StudioGAN's steps are no updates where g_updates_per_step was another."""
+    resumed = Resumed(7, 2, {"steps": steps, "epochs": epochs, "more": "things"})
+    assert progress_of(resumed, updates) == Progress(steps, epochs)
+
+
+def test_a_state_goes_on_through_a_part_without_top_k() -> None:
+    carried = CarriedState({"steps": 10, "epochs": 3, "generator_state": "kept"})
+    worker = SimpleNamespace(OPTIMIZATION=SimpleNamespace(g_updates_per_step=2))
+    for _ in range(4):
+        with carried.generator_step(worker):
+            pass
+    carried.end_epoch()
+    assert carried.state_dict() == {"steps": 18, "epochs": 4, "generator_state": "kept"}
 
 
 # --- what StudioGAN has just loaded ------------------------------------------------------------
@@ -112,19 +85,19 @@ def test_the_state_is_read_from_the_checkpoint_that_studiogan_reads(tmp_path: Pa
     write_critic(folder, "current", {"step": 7, STATE_KEY: {"steps": 7, "epochs": 2}})
     write_critic(folder, "best", {"step": 5, STATE_KEY: {"steps": 5, "epochs": 1}})
     current = watched(LOADED, folder)
-    assert current == Resumed(7, 2, 14.4, {"steps": 7, "epochs": 2})
+    assert current == Resumed(7, 2, {"steps": 7, "epochs": 2})
     assert watched(LOADED, folder, best=True).state == {"steps": 5, "epochs": 1}
 
 
 def test_a_checkpoint_without_the_plugin_has_no_state(tmp_path: Path) -> None:
     write_critic(tmp_path, "current", {"step": 7, "topk": 14.4, "best_fid": None})
-    assert watched(LOADED, tmp_path) == Resumed(7, 2, 14.4, None)
+    assert watched(LOADED, tmp_path) == Resumed(7, 2, None)
 
 
 def test_a_frozen_critic_is_the_start_of_another_training(tmp_path: Path) -> None:
     write_critic(tmp_path, "current", {STATE_KEY: {"steps": 7, "epochs": 2}})
     fresh = ("name", 0, 0, "initialize", None, 0, None, None, None, None)
-    assert watched(fresh, tmp_path, freeze=2) == Resumed(0, 0, "initialize", None)
+    assert watched(fresh, tmp_path, freeze=2) == Resumed(0, 0, None)
 
 
 def test_a_failed_load_is_not_remembered() -> None:

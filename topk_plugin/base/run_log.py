@@ -12,6 +12,9 @@ from torch import Tensor
 
 from topk_plugin.base.files import atomic_write
 
+# TensorBoard's bins end a little above it, and it raises where none of the values is in a bin.
+OUTERMOST = 9e19
+
 
 class RunLog:
     """``metrics.jsonl`` and ``tensorboard/`` in a run's folder; what is in both agrees.
@@ -45,9 +48,11 @@ class RunLog:
             file.write(json.dumps(line) + "\n")
 
     def histogram(self, step: int, tag: str, values: Tensor) -> None:
-        """Log the distribution of ``values`` (any shape) in TensorBoard; nothing when empty."""
-        if values.numel() > 0:
-            self._writer.add_histogram(tag, values.detach().float().cpu(), step)
+        """Log the distribution of the finite ``values`` (any shape) in TensorBoard, if any are."""
+        finite = values.detach().cpu().double()
+        finite = finite[finite.isfinite()].clamp(-OUTERMOST, OUTERMOST)
+        if finite.numel() > 0:
+            self._writer.add_histogram(tag, finite, step)
 
     def image(self, step: int, tag: str, image: Tensor) -> None:
         """Log an image [3, H, W] in [0, 1] in TensorBoard."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from topk_plugin.gate.monitor import TopKMonitor
-from topk_plugin.gate.schedule import KSchedule
+from topk_plugin.gate.progress import Progress
 from topk_plugin.gate.topk import TopK
 from topk_plugin.studiogan.flags import TopKFlags
-from topk_plugin.studiogan.resume import Resumed, epochs_without_state
+from topk_plugin.studiogan.resume import Resumed, progress_of
 from topk_plugin.studiogan.swap import swapped
 
 
@@ -96,13 +96,12 @@ class GateDriver:
         """For the critic's checkpoint."""
         return self.topk.state_dict()
 
-    def load(self, resumed: Resumed, batch_size: int, updates_per_step: int) -> None:
-        """Go on where a checkpoint was; ``batch_size``: of a process now."""
+    def load(self, resumed: Resumed, updates_per_step: int) -> None:
+        """Go on where a checkpoint was; see :func:`~topk_plugin.studiogan.resume.progress_of`."""
         state = dict(resumed.state or {})
         if "generator_state" not in state:  # StudioGAN's, or the slice's
-            state |= self.topk.state_dict() | _progress(
-                resumed, self.schedule, batch_size, updates_per_step
-            )
+            progress = progress_of(resumed, updates_per_step)
+            state |= self.topk.state_dict() | progress.state_dict()
         self.topk.load_state_dict(state)
 
     def _after_update(self, *_: Any) -> None:
@@ -121,41 +120,27 @@ class SliceDriver:
 
     def __init__(self, flags: TopKFlags) -> None:
         self.schedule = flags.schedule
-        self._steps = 0
-        self._epochs = 0
+        self._progress = Progress()
 
     @property
     def progress(self) -> int:
         """Epochs, or blocks of steps, that are over."""
-        every = self.schedule.every
-        return self._epochs if every == "epoch" else self._steps // every
+        return self._progress.of(self.schedule)
 
     @contextmanager
     def generator_step(self, worker: Any, losses: Any) -> Iterator[None]:
         """Around StudioGAN's ``train_generator``."""
         yield
-        self._steps += worker.OPTIMIZATION.g_updates_per_step
+        self._progress.steps += worker.OPTIMIZATION.g_updates_per_step
 
     def end_epoch(self) -> None:
         """One pass over the data is over."""
-        self._epochs += 1
+        self._progress.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
         """For the critic's checkpoint."""
-        return {"steps": self._steps, "epochs": self._epochs}
+        return {**self._progress.state_dict()}
 
-    def load(self, resumed: Resumed, batch_size: int, updates_per_step: int) -> None:
-        """Go on where a checkpoint was; ``batch_size``: of a process now."""
-        progress = _progress(resumed, self.schedule, batch_size, updates_per_step)
-        self._steps, self._epochs = progress["steps"], progress["epochs"]
-
-
-def _progress(
-    resumed: Resumed, schedule: KSchedule, batch_size: int, updates_per_step: int
-) -> dict[str, int]:
-    """Generator steps and epochs that top-k was on for."""
-    if resumed.state is not None:
-        return {name: int(resumed.state[name]) for name in ("steps", "epochs")}
-    epochs = epochs_without_state(resumed, schedule, batch_size)
-    # in its first epoch k had not fallen yet, so the schedule starts now
-    return {"steps": resumed.step * updates_per_step if epochs else 0, "epochs": epochs}
+    def load(self, resumed: Resumed, updates_per_step: int) -> None:
+        """Go on where a checkpoint was; see :func:`~topk_plugin.studiogan.resume.progress_of`."""
+        self._progress = progress_of(resumed, updates_per_step)

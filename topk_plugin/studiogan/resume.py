@@ -1,17 +1,19 @@
-"""How far k had fallen, in StudioGAN's checkpoints.
+"""How far a run is, in StudioGAN's checkpoints.
 
 StudioGAN keeps k as an absolute number a process, which means something else on another batch or
-world size. The plugin adds how many steps and epochs are over to the critic's checkpoint, under a
-key of its own that StudioGAN does not read.
+world size. The plugin adds how many generator updates and epochs are over to the critic's
+checkpoint, under a key of its own that StudioGAN does not read. Where that is missing, StudioGAN's
+own counters say it.
 """
 
 import glob
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from topk_plugin.gate.schedule import KSchedule
+from topk_plugin.gate.progress import Progress
 from topk_plugin.studiogan.fixes.weights_only import load_data
 
 STATE_KEY = "topk_plugin"
@@ -19,18 +21,16 @@ STATE_KEY = "topk_plugin"
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a checkpoint says of the schedule.
+    """What a checkpoint says of the run.
 
     Attributes:
         step, epoch: StudioGAN's own counters.
-        k: StudioGAN's own k; "initialize" where it has none.
         state: what the plugin had saved; None in a checkpoint written without top-k or without
             the plugin.
     """
 
     step: int
     epoch: int
-    k: int | float | str
     state: Mapping[str, Any] | None
 
 
@@ -46,14 +46,14 @@ class Resumption:
 
         def load_and_remember(**arguments: Any) -> Any:
             result = original(**arguments)
-            _, step, epoch, k, *_ = result
+            _, step, epoch, *_ = result
             # A frozen critic (-freezeD) is the start of another training.
             fresh = arguments["RUN"].freezeD > -1
             state = None
             if not fresh:
                 path = _critic_checkpoint(arguments["ckpt_dir"], arguments["load_best"])
                 state = load_data(path, map_location="cpu").get(STATE_KEY)
-            self.resumed = Resumed(step, epoch, k, state)
+            self.resumed = Resumed(step, epoch, state)
             return result
 
         ckpt.load_StudioGAN_ckpts = load_and_remember
@@ -64,24 +64,45 @@ def _critic_checkpoint(folder: str, best: bool) -> str:
     return glob.glob(os.path.join(glob.escape(folder), f"model=D-{when}-weights-step=*.pth"))[0]
 
 
-def epochs_without_state(resumed: Resumed, schedule: KSchedule, batch_size: int) -> int:
-    """How many epochs k had fallen for, judged from StudioGAN's own numbers.
-
-    That is the number of epochs, unless top-k was off so far: then StudioGAN has kept k at the
-    whole batch, as an integer, and k starts to fall now, as it does in StudioGAN. An integer k
-    that is not today's batch counts as one at the floor once the floor's epoch is past: whether
-    it was the whole of another batch, its checkpoint does not say.
+class CarriedState:
+    """Top-k's state through a part of a run that has it switched off.
 
     Args:
-        resumed: of a checkpoint without the plugin's state.
-        schedule: the one to go on with, by epochs.
-        batch_size: of a process now.
+        state: of the checkpoint.
     """
-    if isinstance(resumed.k, str):  # "initialize": an old checkpoint, or -freezeD
-        return 0
-    # StudioGAN's k is a float while it falls, and an integer before and at the floor.
-    falling = isinstance(resumed.k, float)
-    could_be_at_floor = resumed.epoch >= schedule.progress_to_floor
-    if not falling and (resumed.k == batch_size or not could_be_at_floor):
-        return 0
-    return resumed.epoch
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self._state = dict(state)
+        self._progress = Progress()
+        self._progress.load_state_dict(state)
+
+    @contextmanager
+    def generator_step(self, worker: Any) -> Iterator[None]:
+        """Around StudioGAN's ``train_generator``."""
+        yield
+        self._progress.steps += worker.OPTIMIZATION.g_updates_per_step
+
+    def end_epoch(self) -> None:
+        """One pass over the data is over."""
+        self._progress.end_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the critic's checkpoint."""
+        return {**self._state, **self._progress.state_dict()}
+
+
+def progress_of(resumed: Resumed, updates_per_step: int) -> Progress:
+    """How far a run is, with top-k switched on in all of it or not.
+
+    k is what the schedule has for that; top-k that is switched on in the middle of a run starts
+    where it would have been, as in the built-in trainer.
+
+    Args:
+        resumed: what the run goes on from.
+        updates_per_step: generator updates that one of StudioGAN's steps takes.
+    """
+    if resumed.state is None:
+        return Progress(steps=resumed.step * updates_per_step, epochs=resumed.epoch)
+    progress = Progress()
+    progress.load_state_dict(resumed.state)
+    return progress

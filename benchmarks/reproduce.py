@@ -20,7 +20,7 @@ import torch
 from benchmarks.paper.presets import ARMS, PRESETS, Preset, config_of, runs_of
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.evaluation.metrics import Evaluator
+from topk_plugin.evaluation.evaluator import Evaluator
 from topk_plugin.studiogan.checkout import source_folder
 from topk_plugin.study.plan import describe
 from topk_plugin.study.report import write_report

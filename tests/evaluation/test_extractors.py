@@ -10,6 +10,8 @@ import torch
 from torch_fidelity import feature_extractor_inceptionv3
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.evaluation import efficientnet_lite0
+from topk_plugin.evaluation.evaluator import Evaluator
 from topk_plugin.evaluation.extractors import choose_extractor, load_extractor
 from topk_plugin.evaluation.inception import (
     PUBLISHED_SHA256_PREFIX,
@@ -18,7 +20,6 @@ from topk_plugin.evaluation.inception import (
     hub_weights_path,
     load_inception,
 )
-from topk_plugin.evaluation.metrics import Evaluator
 
 CPU = torch.device("cpu")
 BY_HAND = Path("by_hand.pth")
@@ -63,12 +64,18 @@ DECISIONS = [
     ("auto", "Digits", False, True, "up", "builtin", 0),
     ("auto", "CIFAR10", False, True, "down", "inception", 0),
     ("auto", "CIFAR10", False, False, "up", "inception", 1),
-    ("auto", "CIFAR10", False, False, "down", "builtin", 1),
+    ("auto", "CIFAR10", False, False, "down", "imagenet", 1),
+    ("auto", "CIFAR10", False, False, "down, no package", "builtin", 1),
+    ("auto", "FashionMNIST", False, False, "down", "builtin", 1),
+    ("auto", "FashionMNIST", False, False, "up", "inception", 1),
     ("inception", "Digits", False, True, "down", "inception", 0),
     ("inception", "Digits", False, False, "up", "inception", 1),
     ("inception", "CIFAR10", False, False, "down", "error", 1),
     ("builtin", "CIFAR10", False, True, "up", "builtin", 0),
     ("builtin", "CIFAR10", True, True, "up", "error", 0),
+    ("imagenet", "Digits", False, True, "down", "imagenet", 0),
+    ("imagenet", "CIFAR10", False, False, "no package", "error", 0),
+    ("imagenet", "CIFAR10", True, False, "up", "error", 0),
     ("best", "CIFAR10", False, False, "up", "error", 0),
 ]
 
@@ -84,7 +91,9 @@ def test_decision(
     if in_hub:
         hub_weights_path().parent.mkdir(parents=True)
         hub_weights_path().write_bytes(b"in the hub")
-    if network == "down":
+    if "no package" in network:
+        monkeypatch.setattr(efficientnet_lite0, "PACKAGE", "no_such_package")
+    if network.startswith("down"):
         downloads.error = urllib.error.URLError("no route\nto host")
 
     def choose():
@@ -106,6 +115,7 @@ def test_decision(
         else:
             assert choice.weights is None
             assert ("no route to host" in choice.reason) == (tried == 1)
+            assert ("topk-plugin[imagenet]" in choice.reason) == ("no package" in network)
     assert len(downloads.timeouts) == tried
 
 
@@ -160,7 +170,8 @@ def test_inception_run_uses_inception_for_every_metric(inception_file, stripes):
         device=CPU,
         seed=0,
     )
-    assert evaluator.keys == ("fid", "kid", "inception_score", "precision", "recall")
+    four = ("precision", "recall", "density", "coverage")
+    assert evaluator.keys == ("fid", "kid", "inception_score", *four)
     described = evaluator.describe()
     assert described["extractor"] == "inception"
     assert described["feature_dims"] == 2048
@@ -170,8 +181,8 @@ def test_inception_run_uses_inception_for_every_metric(inception_file, stripes):
     # Without the Frechet distance, whose eigenvalues in 2048 dimensions take long.
     evaluator.metrics = ("kid", "is", "prdc")
     values = evaluator.evaluate(data.images)
-    assert set(values) == {"kid", "inception_score", "precision", "recall"}
-    assert values["precision"] == values["recall"] == 1.0
+    assert set(values) == {"kid", "inception_score", *four}
+    assert all(values[key] == 1.0 for key in four)
 
 
 def test_loading_leaves_the_global_random_state(inception_file, stripes):

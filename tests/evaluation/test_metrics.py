@@ -9,16 +9,21 @@ import pytest
 import scipy.linalg
 import torch
 import torch_fidelity
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation import features as features_module
-from topk_plugin.evaluation import metrics as metrics_module
 from topk_plugin.evaluation.builtin_extractor import BuiltinExtractor, builtin_extractor
-from topk_plugin.evaluation.metrics import RESULT_KEYS, Evaluator
+from topk_plugin.evaluation.evaluator import Evaluator
+from topk_plugin.evaluation.metrics import METRICS, higher_is_better, manifold, metric_keys
+from topk_plugin.evaluation.metrics.frechet import frechet_distance
+from topk_plugin.evaluation.metrics.record import Generated, Reference
+from topk_plugin.evaluation.networks import NETWORKS
 
 CPU = torch.device("cpu")
-ALL = ("fid", "kid", "is", "prdc")
+ALL = tuple(METRICS)
 
 
 @pytest.fixture
@@ -77,42 +82,85 @@ def test_kernel_distance_against_a_loop(features_of, builtin, stripes):
     assert value == pytest.approx(np.mean(estimates), rel=1e-3)
 
 
-def test_precision_and_recall_against_a_loop(features_of, builtin, stripes):
-    """Kynkaanniemi et al., arXiv 1904.06991: inside the ball to the 3rd neighbour of any point."""
-    data, generated = stripes(n=40), noisy(stripes(n=30, seed=2).images, 25)
-    values = builtin(data, ["prdc"]).evaluate(generated)
-    fake, real = features_of(generated), features_of(data.images)
+def slow_manifold(fake, real):
+    """Every definition as a loop over pairs, in float64."""
 
-    def covered(points, centres):
-        radii = [np.sort(np.linalg.norm(centres - c, axis=1))[3] for c in centres]
-        return np.mean(
-            [
-                any(np.linalg.norm(p - c) <= r for c, r in zip(centres, radii, strict=True))
-                for p in points
-            ]
-        )
+    def distances(a, b):
+        return np.array([[np.linalg.norm(x - y) for y in b] for x in a])
 
-    assert values["precision"] == pytest.approx(covered(fake, real), abs=0.05)
-    assert values["recall"] == pytest.approx(covered(real, fake), abs=0.05)
-    assert 0 < values["precision"] < 1 or 0 < values["recall"] < 1
+    def radius(points, k):
+        return np.sort(distances(points, points), axis=1)[:, k]  # the 0th is the point itself
+
+    across = distances(real, fake)
+    return (
+        (across <= radius(real, 3)[:, None]).any(0).mean(),
+        (across <= radius(fake, 3)).any(1).mean(),
+        (across < radius(real, 5)[:, None]).sum(0).mean() / 5,
+        (across.min(1) < radius(real, 5)).mean(),
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    fakes=st.integers(6, 30),
+    reals=st.integers(6, 30),
+    dims=st.integers(1, 4),
+    shift=st.floats(0, 3),
+    seed=st.integers(0, 2**31),
+)
+def test_precision_recall_density_coverage_against_loops(fakes, reals, dims, shift, seed):
+    rng = np.random.default_rng(seed)
+    fake, real = rng.normal(size=(fakes, dims)) + shift, rng.normal(size=(reals, dims))
+    tensors = torch.from_numpy(fake), torch.from_numpy(real)
+    found = manifold.precision_recall_density_coverage(*tensors)
+    assert found == pytest.approx(slow_manifold(fake, real), abs=1e-12)
+
+
+def test_density_and_coverage_of_the_package_prdc():
+    """prdc 0.2, compute_prdc(real, fake, nearest_k=5) of these very points."""
+    grid = np.arange(24.0)
+    real = np.stack([np.sin(grid), np.cos(1.7 * grid)], axis=1)
+    fake = np.stack([0.5 * np.sin(grid + 0.4) + 0.6, np.cos(1.3 * grid)], axis=1)
+    _, _, density, coverage = manifold.precision_recall_density_coverage(
+        torch.from_numpy(fake), torch.from_numpy(real)
+    )
+    assert density == pytest.approx(1.0250000000000001)
+    assert coverage == pytest.approx(0.7083333333333334)
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    fake, real = (torch.randn(n, 6, generator=generator) for n in (53, 47))
+    whole = manifold.precision_recall_density_coverage(fake, real)
+    monkeypatch.setattr(manifold, "ROWS", 10)
+    assert manifold.precision_recall_density_coverage(fake, real) == pytest.approx(whole)
+
+
+def test_repeated_images_cover_little_though_they_are_precise():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(400, 8, generator=generator)
+    repeated = real[:8].repeat(50, 1)
+    precision, _, _, coverage = manifold.precision_recall_density_coverage(repeated, real)
+    assert precision == 1.0
+    assert coverage < 0.2
 
 
 def test_precision_and_recall_of_a_large_set_take_a_random_part_of_it(
     builtin, stripes, monkeypatch
 ):
-    monkeypatch.setattr(metrics_module, "MANIFOLD_SAMPLES", 40)
+    monkeypatch.setattr(manifold, "MOST_SAMPLES", 40)
     data = stripes(n=400)
     horizontal_first = torch.argsort(data.labels, stable=True)
     sorted_by_class = replace(
         data, images=data.images[horizontal_first], labels=data.labels[horizontal_first]
     )
     evaluator = builtin(sorted_by_class, ["prdc"])
-    assert evaluator.describe()["precision_recall_samples_at_most"] == 40
+    assert evaluator.describe()["prdc_samples_at_most"] == 40
     # The first 40 images are horizontal: vertical ones would be outside of their manifold.
     vertical = evaluator.evaluate(stripes(n=400, seed=5).images[1::2])
     assert vertical["precision"] > 0.3
     # Both sets are cut alike, so a set is still identical with itself.
-    assert evaluator.evaluate(sorted_by_class.images) == {"precision": 1.0, "recall": 1.0}
+    assert set(evaluator.evaluate(sorted_by_class.images).values()) == {1.0}
 
 
 def test_same_values_as_torch_fidelitys_own_entry(builtin, stripes, cache, tmp_path, monkeypatch):
@@ -152,7 +200,7 @@ def test_same_values_as_torch_fidelitys_own_entry(builtin, stripes, cache, tmp_p
         "precision": "precision",
         "recall": "recall",
     }
-    assert set(ours) == set(pairs)
+    assert set(ours) == {*pairs, "density", "coverage"}
     for key, their_key in pairs.items():
         assert ours[key] == pytest.approx(theirs[their_key], rel=1e-3, abs=1e-4), key
 
@@ -239,7 +287,7 @@ def test_describe_is_plain_data_and_names_what_was_used(builtin, stripes):
     described = builtin(stripes()).describe(samples=70)
     assert json.loads(json.dumps(described)) == described
     assert described["extractor"] == "builtin"
-    assert described["reason"] == "the built-in extractor was asked for"
+    assert described["reason"] == "asked for"
     assert described["feature_dims"] == 128
     assert described["reference"] == "Stripes"
     assert described["reference_size"] == 96
@@ -248,19 +296,85 @@ def test_describe_is_plain_data_and_names_what_was_used(builtin, stripes):
     assert described["kernel_subset_size"] == 35
 
 
+def test_the_frechet_distance_of_normal_distributions():
+    """Equal covariances: the squared distance of the means."""
+    features = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    shifted = features + torch.tensor([3.0, 0.0, -4.0])
+    assert frechet_distance(shifted, features) == pytest.approx(25.0, rel=1e-4)
+
+
 def test_names_of_the_extractors_never_mix(builtin, stripes):
-    """Only precision and recall have one name for both; result.json names the extractor."""
-    names = {
-        extractor: {key for keys in table.values() for key in keys}
-        for extractor, table in RESULT_KEYS.items()
-    }
-    assert names["inception"] & names["builtin"] == {"precision", "recall"}
+    """What has one name for all features is no distance; result.json names the extractor."""
+    names = [
+        {key.name(extractor) for metric in METRICS.values() for key in metric.keys}
+        for extractor in NETWORKS
+    ]
+    shared = {"precision", "recall", "density", "coverage"}
+    for one in range(len(names)):
+        for other in range(one):
+            assert names[one] & names[other] == shared
+    assert set(metric_keys()) == set.union(*names)
+    assert metric_keys()["frechet_distance_imagenet"][1] == "Frechet distance (EfficientNet-Lite0)"
+    assert not any("fid" in name for name in names[1] | names[2])
     evaluator = builtin(stripes(), ["fid", "fid", "is"])
     assert evaluator.keys == ("frechet_distance", "classifier_score")
     assert tuple(evaluator.evaluate(stripes().images)) == evaluator.keys
 
 
-@pytest.mark.parametrize(("metric", "fewest"), [("fid", 2), ("kid", 4), ("is", 10), ("prdc", 4)])
+def test_directions():
+    better = {name for name in metric_keys() if higher_is_better(name)}
+    scores = {"inception_score", "classifier_score", "classifier_score_imagenet"}
+    assert better == {"precision", "recall", "density", "coverage"} | scores
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=list(METRICS))
+def test_a_metric_keeps_what_its_record_says(metric):
+    """Its number of values at its fewest images, the same for the same seed, as plain data."""
+    generator = torch.Generator().manual_seed(1)
+    features, real = (torch.randn(metric.fewest, 4, generator=generator) for _ in range(2))
+    generated = Generated(features, features)
+    values = metric.values(generated, Reference(real), 3)
+    assert len(values) == len(metric.keys)
+    assert all(isinstance(value, float) for value in values)
+    assert metric.values(generated, Reference(real), 3) == values
+    for samples in (None, metric.fewest):
+        conventions = metric.conventions(samples, metric.fewest)
+        assert json.loads(json.dumps(conventions)) == conventions
+
+
+@pytest.mark.parametrize("damage", [torch.nan, torch.inf])
+def test_features_that_are_not_finite_are_refused(builtin, stripes, shared_cache, damage):
+    data = stripes(n=40, seed=11)
+    before = set((shared_cache / "features").glob("*.pt"))
+    evaluator = builtin(data)
+    layers = evaluator.layers(stripes(n=30, seed=2).images)
+    for name, layer in layers.items():
+        broken = layer.clone()
+        broken[[3, 7], 5 % layer.shape[1]] = damage
+        with pytest.raises(UserError, match=r"2 of 30 images .* not finite.*--extractor"):
+            evaluator.values({**layers, name: broken})
+    # the extractor itself is broken
+    with torch.no_grad():
+        evaluator._extractor.module.network.head.weight[0, 0] = damage
+    with pytest.raises(UserError, match="30 of 30 images"):
+        evaluator.evaluate(stripes(n=30, seed=2).images)
+    # and so were the features in the cache
+    (path,) = set((shared_cache / "features").glob("*.pt")) - before
+    torch.save(torch.full((40, 128), damage), path)
+    with pytest.warns(UserWarning, match="computed again"):
+        assert builtin(data).reference.features.isfinite().all()
+    path.unlink()
+
+
+def test_a_value_that_is_not_finite_is_refused(builtin, stripes):
+    evaluator = builtin(stripes(), ["is"])
+    layers = evaluator.layers(stripes(n=20).images)
+    certain = torch.tensor([[0.0, 2000.0]]).expand(20, 2)  # a class of probability 0 in float64
+    with pytest.raises(UserError, match=r'metric "is" .* is nan'):
+        evaluator.values({"penultimate": layers["penultimate"], "logits": certain})
+
+
+@pytest.mark.parametrize(("metric", "fewest"), [("fid", 2), ("kid", 4), ("is", 10), ("prdc", 6)])
 def test_fewest_samples(builtin, stripes, metric, fewest):
     evaluator = builtin(stripes(), [metric])
     images = stripes(n=fewest).images

@@ -6,15 +6,8 @@ from torch import nn
 
 from tests.engine.tiny import tiny_images, tiny_trainer
 from topk_plugin.base.errors import UserError
-from topk_plugin.study.measures import critic_scores, frechet_distance
+from topk_plugin.study.measures import critic_scores
 from topk_plugin.study.worker import anomaly_detection, without_class
-
-
-def test_the_frechet_distance_of_normal_distributions() -> None:
-    """Equal covariances: the squared distance of the means."""
-    features = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
-    shifted = features + torch.tensor([3.0, 0.0, -4.0])
-    assert frechet_distance(shifted, features) == pytest.approx(25.0, rel=1e-4)
 
 
 def test_scores_are_the_critics_in_evaluation_mode_and_leave_it_alone() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.evaluation.metrics import METRICS
+from topk_plugin.evaluation.networks import CHOICES
 
 if TYPE_CHECKING:
     import torch
-
-METRICS = ("fid", "is", "prdc", "kid")
 
 
 def say(line: str) -> None:
@@ -88,14 +88,15 @@ def add_metric_arguments(parser: argparse.ArgumentParser, default: list[str]) ->
         nargs="+",
         choices=(*METRICS, "none"),
         default=default,
-        help="what to measure (prdc: precision and recall)",
+        help="what to measure; "
+        + "; ".join(f"{metric.name}: {metric.measures}" for metric in METRICS.values()),
     )
     parser.add_argument(
         "--extractor",
-        choices=("auto", "inception", "builtin"),
+        choices=CHOICES,
         default="auto",
-        help="feature extractor: torch-fidelity's Inception, or a small one trained once on the "
-        "data set; auto takes Inception where its weights can be had",
+        help="feature extractor: torch-fidelity's Inception, EfficientNet-Lite0 (extra imagenet), "
+        "or a small one trained once on the data set; auto takes the first that can be had",
     )
     parser.add_argument(
         "--inception_weights",

@@ -15,6 +15,7 @@ from topk_plugin.cli.common import (
     say,
 )
 from topk_plugin.cli.train import describe_extractor
+from topk_plugin.evaluation.metrics import METRICS
 
 HELP = "measure the generator of a checkpoint"
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser)
     add_data_argument(parser)
     add_device_argument(parser)
-    add_metric_arguments(parser, default=["fid", "kid", "is", "prdc"])
+    add_metric_arguments(parser, default=list(METRICS))
     parser.add_argument(
         "-ref",
         "--ref_dataset",
@@ -41,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
     from topk_plugin.engine.data.open import open_images
     from topk_plugin.engine.run import evaluate_generator
-    from topk_plugin.evaluation.metrics import Evaluator, check_count
+    from topk_plugin.evaluation.evaluator import Evaluator
+    from topk_plugin.evaluation.metrics import check_count
 
     device = chosen_device(options.device)
     path = checkpoint_file(options.ckpt_dir, BEST if options.load_best else LAST)

@@ -158,7 +158,8 @@ def run(options: argparse.Namespace) -> int:
 
     from topk_plugin.engine.run import Interrupted, RunOptions, TrainingRun
     from topk_plugin.engine.run_folder import RunFolder
-    from topk_plugin.evaluation.metrics import Evaluator, check_count
+    from topk_plugin.evaluation.evaluator import Evaluator
+    from topk_plugin.evaluation.metrics import check_count
 
     num_samples = options.num_samples or min(len(images), 50_000)
     check_count(metrics, num_samples, "the generated set")

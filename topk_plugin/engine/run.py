@@ -23,15 +23,13 @@ from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.run_folder import RunFolder
 from topk_plugin.engine.sample_grid import class_grid, generate, save_grid
 from topk_plugin.engine.trainer import Trainer
-from topk_plugin.evaluation.metrics import Evaluator
+from topk_plugin.evaluation.evaluator import Evaluator
+from topk_plugin.evaluation.metrics import higher_is_better
 from topk_plugin.gate.monitor import TopKMonitor
 
 # Seeds of what must be the same in every run of a comparison, whatever the run's own seed.
 GRID_SEED = 2020
 EVALUATION_SEED = 2021
-
-# Metrics of which more is better; all others are distances.
-HIGHER_IS_BETTER = ("inception_score", "classifier_score", "precision", "recall")
 
 
 class Interrupted(Exception):
@@ -238,7 +236,7 @@ class TrainingRun:
         name, best = self.evaluator.keys[0], self.progress.best
         if best is None:
             return True
-        sign = -1 if name in HIGHER_IS_BETTER else 1
+        sign = -1 if higher_is_better(name) else 1
         return sign * entry[name] < sign * best[name]
 
     def _start_history_anew_if_measured_otherwise(self) -> None:

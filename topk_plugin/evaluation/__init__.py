@@ -1,1 +1,1 @@
-"""Image quality metrics on torch-fidelity; import ``topk_plugin.evaluation.metrics.Evaluator``."""
+"""Image quality metrics; import ``topk_plugin.evaluation.evaluator.Evaluator``."""

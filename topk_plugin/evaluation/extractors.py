@@ -1,5 +1,7 @@
 """Which feature extractor a run is measured with, and why."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation.builtin_extractor import builtin_extractor, weights_digest
+from topk_plugin.evaluation.efficientnet_lite0 import INSTALL, WEIGHTS_SHA256, is_installed
+from topk_plugin.evaluation.imagenet_extractor import INPUT_SIZE, ImagenetExtractor
 from topk_plugin.evaluation.inception import (
     PUBLISHED_SHA256_PREFIX,
     DownloadFailed,
@@ -18,8 +22,10 @@ from topk_plugin.evaluation.inception import (
     load_inception,
 )
 from topk_plugin.evaluation.labelled_images import LabelledImages
+from topk_plugin.evaluation.networks import CHOICES
 
-CHOICES = ("auto", "inception", "builtin")
+NOT_NATURAL = ("Digits", "FashionMNIST")
+"""Data sets of which a network that knows photographs sees little; others are taken as natural."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,8 @@ class ExtractorChoice:
     """The decision.
 
     Attributes:
-        name: "inception" or "builtin".
-        weights: the Inception weights file; None for "builtin".
+        name: "inception", "imagenet" or "builtin".
+        weights: the Inception weights file; None for the others.
         reason: one line for people.
     """
 
@@ -42,41 +48,50 @@ class LoadedExtractor:
     """An extractor ready for use on its device.
 
     Attributes:
-        name: "inception" or "builtin".
+        name: "inception", "imagenet" or "builtin".
         module: takes uint8 [N, 3, S, S], gives a tuple of layers.
-        weights_sha256: tells extractors apart whose numbers must not be compared.
+        weights_sha256: of the weights.
+        fingerprint: of all that decides the features: tells extractors apart whose numbers must
+            not be compared.
         facts: what result.json says of it, beyond the name.
     """
 
     name: str
     module: FeatureExtractorBase
     weights_sha256: str
+    fingerprint: str
     facts: dict[str, Any]
 
 
 def choose_extractor(
     extractor: str, *, data_name: str, inception_weights: Path | None
 ) -> ExtractorChoice:
-    """Decide between Inception and the built-in extractor.
+    """Decide which extractor is taken.
 
-    "auto" takes Inception if its weights are given, are in torch hub's folder or can be downloaded,
-    else the built-in extractor; for the bundled Digits nothing is ever downloaded.
+    "auto" takes Inception if its weights are given, are in torch hub's folder or can be downloaded;
+    else, for natural images, EfficientNet-Lite0 if it is installed; else the built-in extractor.
+    For the bundled Digits nothing is ever downloaded.
 
     Raises:
-        UserError: unknown choice; weights given that don't exist or that "builtin" would ignore;
-            "inception" demanded and no weights to be had.
+        UserError: unknown choice; weights given that don't exist or that would be ignored;
+            "inception" demanded and no weights to be had; "imagenet" demanded and not installed.
     """
     if extractor not in CHOICES:
         raise UserError(
             f"Feature extractor {extractor!r} is unknown; take one of {', '.join(CHOICES)}"
         )
-    if extractor == "builtin":
+    if extractor in ("builtin", "imagenet"):
         if inception_weights is not None:
             raise UserError(
-                f"The built-in extractor takes no Inception weights, but {inception_weights} was "
-                "given; drop one of the two options"
+                f"The extractor {extractor!r} takes no Inception weights, but {inception_weights} "
+                "was given; drop one of the two options"
             )
-        return ExtractorChoice("builtin", None, "the built-in extractor was asked for")
+        if extractor == "imagenet" and not is_installed():
+            raise UserError(
+                f"The extractor 'imagenet' is not installed; get it with {INSTALL}, or take the "
+                "built-in extractor"
+            )
+        return ExtractorChoice(extractor, None, "asked for")
     if inception_weights is not None:
         if not inception_weights.is_file():
             raise UserError(
@@ -98,36 +113,64 @@ def choose_extractor(
         if extractor == "inception":
             raise UserError(
                 f"The Inception weights could not be downloaded ({error}); give their path, put "
-                f"them at {hub_weights_path()}, or take the built-in extractor"
+                f"them at {hub_weights_path()}, or take another extractor"
             ) from error
-        return ExtractorChoice(
-            "builtin", None, f"the Inception weights could not be downloaded ({error})"
-        )
+        return _without_inception(data_name, f"Inception's weights can't be downloaded: {error}")
     return ExtractorChoice("inception", weights, "its weights were downloaded")
 
 
+def _without_inception(data_name: str, reason: str) -> ExtractorChoice:
+    if data_name in NOT_NATURAL:
+        return ExtractorChoice("builtin", None, f"{reason}; {data_name} are no natural images")
+    if is_installed():
+        return ExtractorChoice("imagenet", None, reason)
+    return ExtractorChoice("builtin", None, f"{reason}; better than this one is {INSTALL}")
+
+
 def load_extractor(
-    choice: ExtractorChoice, *, data: LabelledImages, device: torch.device
+    choice: ExtractorChoice,
+    *,
+    data: LabelledImages,
+    device: torch.device,
+    input_size: int = INPUT_SIZE,
 ) -> LoadedExtractor:
-    """Load the chosen extractor to ``device``; the built-in one is trained on ``data`` if need be.
+    """Load the chosen extractor to ``device``.
+
+    Args:
+        choice: what :func:`choose_extractor` gave.
+        data: what the built-in extractor is trained on, if it is chosen and not in the cache.
+        device: where it runs.
+        input_size: to which EfficientNet-Lite0 resizes images, in pixels; another than the default
+            is for comparing sizes.
 
     Raises:
-        UserError: unusable weights, too few images to train on, unwritable cache folder.
+        UserError: unusable or missing weights, too few images to train on, unwritable cache folder.
     """
     # Building a network draws its first weights from the global generator, read from a file or not.
     with torch.random.fork_rng(devices=[]):
-        return _load(choice, data, device)
+        return _load(choice, data, device, input_size)
 
 
-def _load(choice: ExtractorChoice, data: LabelledImages, device: torch.device) -> LoadedExtractor:
-    if choice.weights is None:
+def _load(
+    choice: ExtractorChoice, data: LabelledImages, device: torch.device, input_size: int
+) -> LoadedExtractor:
+    if choice.name == "builtin":
         builtin = builtin_extractor(data, device=device)
         digest = weights_digest(builtin)
-        return LoadedExtractor("builtin", builtin.to(device), digest, builtin.facts)
+        return LoadedExtractor("builtin", builtin.to(device), digest, digest, builtin.facts)
+    if choice.name == "imagenet":
+        layers = list(ImagenetExtractor.get_provided_features_list())
+        imagenet = ImagenetExtractor("topk-plugin-imagenet", layers, input_size)
+        decides = json.dumps({"sha256": WEIGHTS_SHA256, **imagenet.facts}, sort_keys=True)
+        fingerprint = hashlib.sha256(decides.encode()).hexdigest()
+        return LoadedExtractor(
+            "imagenet", imagenet.to(device), WEIGHTS_SHA256, fingerprint, imagenet.facts
+        )
+    assert choice.weights is not None
     inception = load_inception(choice.weights)
     digest = file_digest(choice.weights)
     facts = {
         "weights": choice.weights.name,  # results are shared, folders are not
         "weights_are_torch_fidelitys": digest.startswith(PUBLISHED_SHA256_PREFIX),
     }
-    return LoadedExtractor("inception", inception.to(device), digest, facts)
+    return LoadedExtractor("inception", inception.to(device), digest, digest, facts)

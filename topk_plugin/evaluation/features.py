@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write, cache_folder
 from topk_plugin.evaluation.extractors import LoadedExtractor
 from topk_plugin.evaluation.labelled_images import LabelledImages
@@ -32,7 +33,10 @@ def extract_features(
     Args:
         images: uint8 [N, 3, S, S], or a sized data set of such images [3, S, S] (or of tuples that
             begin with one).
-        what: what the progress bar calls the images.
+        what: what the progress bar and errors call the images.
+
+    Raises:
+        UserError: a feature is not finite.
     """
     n_images = count_images(images)
     module = extractor.module
@@ -46,7 +50,28 @@ def extract_features(
             for name, value in module.convert_features_tuple_to_dict(module(batch)).items():
                 layers[name].append(value.float().cpu())
             progress.update(len(batch))
-    return {name: torch.cat(values) for name, values in layers.items()}
+    found = {name: torch.cat(values) for name, values in layers.items()}
+    for layer in found.values():
+        check_finite(layer, what)
+    return found
+
+
+def check_finite(features: Tensor, what: str) -> None:
+    """Refuse features [N, D] from which no metric can be computed.
+
+    Pixels are always finite, so the extractor is at fault, or who computed them elsewhere.
+
+    Raises:
+        UserError: a feature is not finite.
+    """
+    finite = features.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        raise UserError(
+            f"The features of {int((~finite).sum())} of {len(features)} images ({what}) are not "
+            "finite, so no metric of them means anything; the extractor's weights are damaged: "
+            "take another with --extractor, or delete the folder 'extractors' in the cache folder "
+            "or the weights file that was given"
+        )
 
 
 def count_images(images: Tensor | Dataset[Any]) -> int:
@@ -72,13 +97,13 @@ def reference_features(
 ) -> Tensor:
     """One layer's features of the reference set, float32 [N, D]: from the cache, else computed.
 
-    The file is ``cache_folder()/features/<hash of images, weights and layer>.pt``. One that can't
+    The file is ``cache_folder()/features/<hash of images, extractor and layer>.pt``. One that can't
     be read is replaced, with a warning.
 
     Raises:
-        UserError: the cache folder can't be written.
+        UserError: the cache folder can't be written, or a feature is not finite.
     """
-    key = f"{reference.fingerprint()} {extractor.weights_sha256} {layer}"
+    key = f"{reference.fingerprint()} {extractor.fingerprint} {layer}"
     path = cache_folder() / "features" / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
     if path.exists():
         try:
@@ -106,4 +131,6 @@ def _read(path: Path, n_images: int) -> Tensor:
     features = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(features, Tensor) or features.shape[:1] != (n_images,):
         raise ValueError("not the features of this set")
+    if not bool(features.isfinite().all()):
+        raise ValueError("not finite")
     return features

@@ -1,5 +1,6 @@
 """Pictures of a comparison."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from topk_plugin.base.files import atomic_write
-from topk_plugin.study.results import MEASURES, Results
+from topk_plugin.study.results import DECIDING, MEASURES, Results
 
 COLOURS = {
     "baseline": "#4d4d4d",
@@ -22,7 +23,8 @@ COLOURS = {
 }
 # kernel distances and test-split distances say in the table what there is to say
 CURVES = (
-    *("frechet_distance", "fid", "raw_frechet_distance", "raw_fid", "precision", "recall"),
+    *(prefix + name for prefix in ("", "raw_") for name in DECIDING if name != "auprc"),
+    *("precision", "recall", "density", "coverage"),
     *("class_share_kl", "label_agreement", "rank_correlation"),
 )
 DPI = 90
@@ -41,7 +43,10 @@ def curves(results: Results, gan: str, path: Path) -> None:
     for axis, name in zip(axes, names, strict=False):
         for arm, seeds in arms.items():
             lines = [
-                ([e["step"] for e in run["history"]], [e[name] for e in run["history"]])
+                (
+                    [e["step"] for e in run["history"]],
+                    [e.get(name, math.nan) for e in run["history"]],
+                )
                 for run in seeds.values()
             ]
             for steps, values in lines:
@@ -51,7 +56,7 @@ def curves(results: Results, gan: str, path: Path) -> None:
         axis.set_title(MEASURES[name], fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
-        if name.endswith(("distance", "fid")):
+        if "distance" in name or name.endswith("fid"):
             axis.set_yscale("log")
             # 1, 2, 5, 10 and not 10^0: these scales span a decade or two
             axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

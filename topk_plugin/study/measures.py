@@ -1,20 +1,20 @@
 """What a run is measured by: image quality of both sets of weights, classes, and the selection."""
 
+import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.run import EVALUATION_SEED
 from topk_plugin.engine.sample_grid import generate
 from topk_plugin.engine.trainer import Trainer
-from topk_plugin.evaluation.metrics import Evaluator
+from topk_plugin.evaluation.evaluator import Evaluator
+from topk_plugin.evaluation.metrics.frechet import frechet_distance
+from topk_plugin.evaluation.ranking import score_distance_correlation
 
 METRICS = ("fid", "kid", "prdc")
 RANKED_SAMPLES = 1000
@@ -24,14 +24,15 @@ RANKED_REFERENCES = 10_000
 class Measures(Evaluator):
     """An evaluator that measures more than the moving average's images.
 
-    Beside the metrics of :class:`~topk_plugin.evaluation.metrics.Evaluator` (against the training
+    Beside the metrics of :class:`~topk_plugin.evaluation.evaluator.Evaluator` (against the training
     split): ``test_`` and the first metric, against the test split; ``raw_`` and a metric, of the
     raw weights on the same latents; ``class_share_kl``, the divergence in nats of the classes that
     the extractor sees in the images from equal shares; for conditional GANs ``label_agreement``,
     the share of images whose class the extractor sees as the one asked for, and
     ``class_distance/NAME``, the Frechet distance within a class; ``rank_correlation``, Spearman's,
-    of the critic's score and the distance to the nearest real image in the features' space (under
-    0: the critic prefers images that are near real ones). Classes are left out where the extractor
+    of the critic's score and the distance to the nearest real image, of the class asked for where
+    there are classes, in the features' space (under 0: the critic prefers images near real ones).
+    Classes are left out where the extractor
     is Inception, which has others.
 
     Args:
@@ -98,9 +99,10 @@ class Measures(Evaluator):
         values |= {f"raw_{name}": value for name, value in self.values(raw_layers).items()}
         if self._names:
             values |= self._of_classes(layers[self._feature_layer], layers[self._logit_layer])
-        return values | {
-            "rank_correlation": self._rank_correlation(raw, raw_layers[self._feature_layer])
-        }
+        correlation = self._rank_correlation(raw, raw_layers[self._feature_layer])
+        if math.isfinite(correlation):  # undefined where all scores are equal
+            values["rank_correlation"] = correlation
+        return values
 
     def _of_classes(self, features: Tensor, logits: Tensor) -> dict[str, float]:
         seen = logits.argmax(1)
@@ -111,9 +113,8 @@ class Measures(Evaluator):
             return values
         labels = self._labels.cpu()
         values["label_agreement"] = float((seen == labels).double().mean())
-        assert self._reference is not None
         for index, name in enumerate(self._names):
-            real = self._reference[self._train.labels == index]
+            real = self.reference.features[self._train.labels == index]
             fake = features[labels == index]
             if len(real) > 1 and len(fake) > 1:  # a class that is held out has no images
                 values[f"class_distance/{name}"] = frechet_distance(fake, real)
@@ -121,13 +122,15 @@ class Measures(Evaluator):
 
     def _rank_correlation(self, raw: Tensor, features: Tensor) -> float:
         fakes, labels = raw[:RANKED_SAMPLES], self._labels[:RANKED_SAMPLES]
-        assert self._reference is not None
         # every so-manieth image: files come sorted by class
-        stride = max(1, len(self._reference) // RANKED_REFERENCES)
-        nearest = torch.cdist(features[:RANKED_SAMPLES], self._reference[::stride]).amin(1)
-        scores = critic_scores(self._trainer, fakes, labels)
-        correlation: float = spearmanr(scores.numpy(), nearest.numpy()).statistic
-        return float(np.nan_to_num(correlation))
+        stride = max(1, len(self.reference.features) // RANKED_REFERENCES)
+        return score_distance_correlation(
+            critic_scores(self._trainer, fakes, labels),
+            features[:RANKED_SAMPLES],
+            self.reference.features[::stride],
+            labels=labels.cpu() if self._conditional else None,
+            real_labels=self._train.labels[::stride] if self._conditional else None,
+        )
 
 
 @torch.no_grad()
@@ -153,10 +156,3 @@ def critic_scores(trainer: Trainer, images: Tensor, labels: Tensor) -> Tensor:
         scores.append(critic(pixels, classes.to(trainer.device))["adv_output"].float().cpu())
     critic.train(was_training)
     return torch.cat(scores)
-
-
-def frechet_distance(fake: Tensor, real: Tensor) -> float:
-    """Between the normal distributions of two sets of features, [N, D] and [M, D]."""
-    statistics = [fid_features_to_statistics(features.double()) for features in (fake, real)]
-    (value,) = fid_statistics_to_metric(*statistics, verbose=False).values()
-    return float(value)

@@ -9,29 +9,33 @@ import numpy as np
 
 from benchmarks.paper.presets import BASELINE, Preset
 from topk_plugin.base.intervals import difference, interval, judge
+from topk_plugin.evaluation.metrics import metric_keys
+from topk_plugin.evaluation.metrics.frechet import FRECHET
+from topk_plugin.evaluation.networks import NETWORKS
 from topk_plugin.study.spec import RunSpec
 from topk_plugin.study.worker import read_result
 
+_METRICS = metric_keys()
+_DISTANCES = tuple(FRECHET.keys[0].name(extractor) for extractor in NETWORKS)
 # Measures and what they are called in tables.
 MEASURES: dict[str, str] = {
-    "frechet_distance": "Frechet distance",
-    "fid": "FID",
-    "test_frechet_distance": "Frechet distance to test images",
-    "test_fid": "FID to test images",
-    "raw_frechet_distance": "Frechet distance, raw weights",
-    "raw_fid": "FID, raw weights",
-    "kernel_distance": "kernel distance (KID's formula)",
-    "kid": "KID",
-    "precision": "precision",
-    "recall": "recall",
+    **{
+        f"{prefix}{name}": f"{_METRICS[name][1]}{suffix}"
+        for prefix, suffix in (("", ""), ("test_", " to test images"), ("raw_", ", raw weights"))
+        for name in _DISTANCES
+    },
+    **{name: title for name, (_, title) in _METRICS.items() if name not in _DISTANCES},
     "class_share_kl": "KL of class shares (nats)",
     "label_agreement": "label agreement",
     "rank_correlation": "rank correlation of score and distance",
     "auroc": "AUROC",
     "auprc": "AUPRC",
 }
-HIGHER_IS_BETTER = ("precision", "recall", "label_agreement", "auroc", "auprc")
-DECIDING = ("frechet_distance", "fid", "auprc")
+HIGHER_IS_BETTER = (
+    *(name for name, (key, _) in _METRICS.items() if key.higher_is_better),
+    *("label_agreement", "auroc", "auprc"),
+)
+DECIDING = (*_DISTANCES, "auprc")
 """The measures that verdicts are about; the others describe."""
 PER_CLASS = "class_distance/"
 

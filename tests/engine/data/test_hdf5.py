@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.engine.data import hdf5
+from topk_plugin.engine.data import hdf5, memory
 from topk_plugin.engine.data.hdf5 import load_hdf5
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.pixels import fit_arrays
@@ -43,7 +43,16 @@ def test_images_of_another_size_are_fitted_block_by_block(
 def test_without_num_classes_the_largest_label_counts(tmp_path: Path) -> None:
     file = write(tmp_path / "d.hdf5", imgs=IMGS, labels=LABELS.astype(np.uint8))
     assert load(file, num_classes=None).class_names == ("0", "1", "2")
-    assert len(load(file, num_classes=5).class_names) == 5
+
+
+def test_a_class_without_an_image_is_refused_in_training_and_allowed_in_a_held_out_split(
+    tmp_path: Path,
+) -> None:
+    file = write(tmp_path / "d.hdf5", imgs=IMGS, labels=np.where(LABELS == 1, 4, LABELS))
+    with pytest.raises(UserError, match=r"no image of 2 of them \(1, 3\)"):
+        load(file, num_classes=5)
+    held_out = load_hdf5(file, name="Mine", img_size=8, split="valid", num_classes=5)
+    assert held_out.class_names == ("0", "1", "2", "3", "4")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +105,49 @@ def test_a_damaged_file(tmp_path: Path, keep: int) -> None:
         load(file)
 
 
-def test_the_one_split_is_train(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["external", "soft", "virtual", "raw"])
+def test_what_lies_in_another_file_is_not_opened(tmp_path: Path, kind: str) -> None:
+    other = write(tmp_path / "other.hdf5", imgs=IMGS, labels=LABELS)
+    with h5py.File(tmp_path / "d.hdf5", "w") as file:
+        file["labels"] = LABELS
+        if kind == "external":
+            file["imgs"] = h5py.ExternalLink(str(other), "imgs")
+        elif kind == "soft":
+            file["there"] = h5py.ExternalLink(str(other), "/")
+            file["imgs"] = h5py.SoftLink("/there/imgs")
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(IMGS.shape, np.uint8)
+            layout[:] = h5py.VirtualSource(str(other), "imgs", IMGS.shape)
+            file.create_virtual_dataset("imgs", layout)
+        else:
+            raw = [(str(other), 0, IMGS.nbytes)]
+            file.create_dataset("imgs", IMGS.shape, np.uint8, external=raw)
+    with pytest.raises(UserError, match="imgs is a link or lies in another file"):
+        load(tmp_path / "d.hdf5")
+
+
+@pytest.mark.parametrize("key", ["imgs", "labels"])
+def test_a_huge_declared_shape_costs_no_memory(tmp_path: Path, key: str) -> None:
+    with h5py.File(tmp_path / "d.hdf5", "w") as file:
+        imgs = {"shape": (10**9, 8, 8, 3)} if key == "imgs" else {"data": IMGS}
+        file.create_dataset("imgs", dtype=np.uint8, **imgs)
+        file.create_dataset("labels", (10**9 if key == "imgs" else 7,), np.int64)
+    with pytest.raises(UserError, match=rf"{key} declares [\d,]+ bytes .* and stores 0"):
+        load(tmp_path / "d.hdf5")
+
+
+def test_labels_that_are_not_numbers(tmp_path: Path) -> None:
+    file = write(tmp_path / "d.hdf5", imgs=IMGS, labels=np.full(7, np.nan))
+    with pytest.raises(UserError, match="labels is float64"):
+        load(file)
+
+
+def test_images_that_do_not_fit_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = write(tmp_path / "d.hdf5", imgs=IMGS, labels=LABELS)
-    with pytest.raises(UserError, match="no valid split"):
-        load_hdf5(file, name="Mine", img_size=8, split="valid", num_classes=3)
+    monkeypatch.setattr(memory, "available_memory", lambda: 7 * 3 * 64 - 1)
+    with pytest.raises(UserError, match=r"7 images, which at 8 x 8 pixels need .*DATA\.img_size"):
+        load(file)
+    monkeypatch.setattr(memory, "available_memory", lambda: 7 * 3 * 64)
+    assert len(load(file)) == 7

@@ -22,28 +22,6 @@ def test_fit_is_torchvisions_centre_crop_and_lanczos_resize(
     assert torch.equal(torch.from_numpy(fit(image, img_size).copy()), expected)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
-def test_every_mode_becomes_rgb(mode: str) -> None:
-    image = Image.new("RGB", (6, 6), (255, 255, 255))
-    image.paste((0, 0, 0), (0, 0, 3, 6))
-    fitted = fit(image.convert(mode), 6)
-    assert fitted.shape == (3, 6, 6)
-    assert (fitted[:, :, :3] == 0).all()
-    assert (fitted[:, :, 3:] == 255).all()
-
-
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
-def test_sixteen_bit_gray_keeps_its_high_byte(dtype: type) -> None:
-    values = np.arange(0, 65536, 256, dtype=dtype).reshape(16, 16)
-    fitted = fit(Image.fromarray(values), 16)
-    assert (fitted == np.arange(256).reshape(16, 16)).all()
-
-
-def test_floating_point_pixels_are_refused() -> None:
-    with pytest.raises(ValueError, match="no known range"):
-        fit(Image.fromarray(np.zeros((4, 4), np.float32)), 4)
-
-
 @pytest.mark.parametrize("shape", [(5, 6, 6), (5, 6, 6, 3)])
 @pytest.mark.parametrize("img_size", [6, 9])
 def test_fit_arrays_is_fit_of_each(shape: tuple[int, ...], img_size: int) -> None:

@@ -1,15 +1,21 @@
 import os
+import pickle
+import stat
+import struct
+import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.engine.data import zip_archive
+from topk_plugin.engine.data import picture
 from topk_plugin.engine.data.folder import load_folder
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.engine.data.zip_archive import load_zip
+from topk_plugin.engine.data.zip_archive import ZipFiles, load_zip
 
 Write = Callable[..., Path]
 
@@ -57,7 +63,9 @@ def test_a_zip_equals_the_folder_it_was_made_from(
     zipped = load(archive, split or "train")
     assert zipped.fingerprint() == folder.fingerprint()
     assert zipped.class_names == ("cat", "dog")
-    assert zipped.source == f"{archive}: 5 images (.png) in 2 class folders"
+    place = folder.source.removeprefix(str(root)).partition(":")[0]
+    top = "/top" if "top" in rename("x") else ""
+    assert zipped.source == f"{archive}{top}{place}: 5 images (.png) in 2 class folders"
 
 
 def test_one_class_at_the_top_is_not_taken_for_a_wrapping_folder(
@@ -125,7 +133,7 @@ def test_a_damaged_member_is_named(tmp_path: Path, class_folders: Write, compres
         class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip", compression=compression
     )
     flip_bytes(archive, 60, 40)
-    with pytest.raises(UserError, match=r"cat/00\.png can't be unpacked"):
+    with pytest.raises(UserError, match=r"cat/00\.png \(it can't be unpacked: "):
         load(archive)
 
 
@@ -136,7 +144,7 @@ def test_an_encrypted_member_is_named(tmp_path: Path, class_folders: Write) -> N
     content[6] |= 1
     content[content.index(b"PK\x01\x02") + 8] |= 1
     archive.write_bytes(content)
-    with pytest.raises(UserError, match=r"cat/00\.png can't be unpacked .*encrypted"):
+    with pytest.raises(UserError, match=r"cat/00\.png \(encrypted; unpack the zip with"):
         load(archive)
 
 
@@ -144,8 +152,8 @@ def test_a_huge_member_is_refused(
     tmp_path: Path, class_folders: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = pack(class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip")
-    monkeypatch.setattr(zip_archive, "_MAX_MEMBER_BYTES", 10)
-    with pytest.raises(UserError, match="more than the 10 allowed"):
+    monkeypatch.setattr(picture, "MAX_FILE_BYTES", 10)
+    with pytest.raises(UserError, match=r"00\.png \(\d+ bytes, more than the 10 allowed\)"):
         load(archive)
 
 
@@ -153,7 +161,6 @@ def test_a_replaced_zip_is_decoded_again(tmp_path: Path, class_folders: Write) -
     archive = pack(class_folders(tmp_path / "one", {"cat": 2}), tmp_path / "d.zip")
     first = load(archive)
     pack(class_folders(tmp_path / "two", {"cat": 1, "dog": 2}), archive)
-    os.utime(archive, ns=(0, archive.stat().st_mtime_ns + 10**9))
     second = load(archive)
     assert (len(first), first.class_names) == (2, ("cat",))
     assert (len(second), second.class_names) == (3, ("cat", "dog"))
@@ -164,3 +171,60 @@ def test_the_cache_is_kept_apart_by_split(tmp_path: Path, class_folders: Write) 
     class_folders(root, {"cat": 3}, "test")
     archive = pack(root, tmp_path / "d.zip")
     assert [len(load(archive, split)) for split in ("train", "test", "train", "test")] == [2, 3] * 2
+
+
+def test_a_zip_replaced_with_equal_size_and_time_is_decoded_again(tmp_path: Path) -> None:
+    archive = tmp_path / "d.zip"
+    for colour in (10, 20):
+        Image.new("RGB", (8, 8), (colour,) * 3).save(tmp_path / "0.bmp")
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.write(tmp_path / "0.bmp", "cat/0.bmp")
+        os.utime(archive, ns=(0, 0))
+        assert load(archive).images.unique().tolist() == [colour]
+
+
+@pytest.mark.parametrize("second", ["cat/00.png", "./cat/00.png", "cat\\00.png"])
+def test_a_name_that_is_there_twice(tmp_path: Path, class_folders: Write, second: str) -> None:
+    archive = pack(class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip")
+    with zipfile.ZipFile(archive, "a") as more, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's own, of duplicate names
+        more.writestr(second, "x")
+    with pytest.raises(UserError, match=r"holds cat/00\.png twice"):
+        load(archive)
+
+
+def test_a_link_in_a_zip_is_named_and_not_followed(tmp_path: Path, class_folders: Write) -> None:
+    archive = pack(class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip")
+    link = zipfile.ZipInfo("cat/link.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(archive, "a") as more:
+        more.writestr(link, "/etc/passwd")
+    with pytest.raises(UserError, match=r"link\.png \(a link to /etc/passwd; pack the file"):
+        load(archive)
+
+
+def test_a_zip_in_a_zip_is_left_out_and_a_lying_size_unpacks_no_further(
+    tmp_path: Path, class_folders: Write
+) -> None:
+    archive = pack(class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip")
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as more:
+        more.writestr("cat/inner.zip", b"PK\x03\x04" + bytes(1000))
+    assert load(archive).source.endswith("left out: 1 .zip")
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as more:
+        more.writestr("cat/bomb.png", bytes(10**7))
+    content = archive.read_bytes()
+    lie = content.replace(struct.pack("<I", 10**7), struct.pack("<I", 1000))
+    archive.write_bytes(lie)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"bomb\.png \(it can't be unpacked: Bad CRC"):
+        load(archive)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * 10**6
+
+
+def test_a_zip_can_be_read_in_another_process(tmp_path: Path, class_folders: Write) -> None:
+    archive = pack(class_folders(tmp_path / "d", {"cat": 1}), tmp_path / "d.zip")
+    files = ZipFiles(archive)
+    content = files.read("cat/00.png")
+    assert pickle.loads(pickle.dumps(files)).read("cat/00.png") == content

@@ -1,32 +1,46 @@
-"""Decode the images of class folders, once: the pixels are kept in the cache folder."""
+"""Decode the images of class folders into memory."""
 
-import hashlib
-import warnings
-from collections.abc import Callable
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.base.files import atomic_write, cache_folder
 from topk_plugin.engine.data.class_folders import ClassFolders
+from topk_plugin.engine.data.findings import Findings
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.engine.data.pixels import fit, fit_many
+from topk_plugin.engine.data.memory import check_that_images_fit
+from topk_plugin.engine.data.picture import UnreadableImage, alone_if_large, decode_picture
+from topk_plugin.engine.data.pixels import fill_rows
+from topk_plugin.engine.data.reading import Reading
 
-# What Pillow may try: the formats behind the suffixes that class_folders.py looks for.
-_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
-# To be raised when the same file would be decoded to other pixels.
-_CACHE_VERSION = 1
+
+class FileStore(Protocol):
+    """Where files are read from, by several threads or processes."""
+
+    def size(self, file: str) -> int:
+        """Bytes that :meth:`read` would give.
+
+        Raises:
+            UnreadableImage: it can't be known.
+        """
+
+    def read(self, file: str) -> bytes:
+        """The content.
+
+        Raises:
+            UnreadableImage: it can't be read.
+        """
 
 
 def decode_class_folders(
     folders: ClassFolders,
-    read: Callable[[int], bytes],
+    store: FileStore,
     *,
     img_size: int,
+    reading: Reading,
     name: str,
     where: str,
 ) -> ImageSet:
@@ -34,91 +48,67 @@ def decode_class_folders(
 
     Args:
         folders: the files and their labels.
-        read: gives the bytes of file ``i``; called from several threads.
+        store: where they are.
         img_size: edge of the resulting images in pixels.
+        reading: the user's choices.
         name: the set's name.
         where: what to call the folder or archive in messages.
 
     Raises:
-        UserError: a file can't be decoded; the sentence names it.
+        UserError: files can't be decoded, or the images don't fit into memory.
     """
+    files = folders.files
+    check_that_images_fit(len(files), img_size, where)
+    images = torch.empty(len(files), 3, img_size, img_size, dtype=torch.uint8)
+    findings = Findings()
 
     def decode(index: int) -> np.ndarray:
-        content = read(index)
+        blank = np.zeros((3, img_size, img_size), np.uint8)
+        file = files[index]
         try:
-            with Image.open(BytesIO(content), formats=_FORMATS) as image:
-                return fit(image, img_size)
-        # Pillow's readers answer broken bytes with nearly any kind of exception.
-        except Exception as error:
-            reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
-            raise UserError(
-                f"{where}/{folders.files[index]} can't be decoded ({reason}); replace or remove it"
-            ) from error
+            with alone_if_large(store.size(file)):
+                picture = decode_picture(
+                    store.read(file), file, img_size, reading.background, white
+                )
+        except UnreadableImage as error:
+            findings.damaged[index] = str(error)
+            return blank
+        findings.add(index, picture)
+        return blank if picture.pixels is None else picture.pixels
 
+    white: int | None = None
+    fill_rows(images, range(len(files)), decode)
+    findings.check(files, where, skip_damaged=reading.skip_damaged)
+    if findings.deep:
+        white = findings.white
+        fill_rows(images, findings.deep, decode)
+    images, labels = _leave_out(images, torch.tensor(folders.labels), sorted(findings.damaged))
+    _check_classes(folders, labels, where)
     return ImageSet(
-        images=fit_many(len(folders.files), img_size, decode),
-        labels=torch.tensor(folders.labels, dtype=torch.int64),
+        images=images,
+        labels=labels,
         class_names=folders.class_names,
         name=name,
-        source=folders.describe(where),
+        source=folders.describe(where, len(images)) + findings.notes(files),
+        skipped=len(findings.damaged),
+        background=reading.background,
     )
 
 
-def decoded_once(
-    path: Path,
-    *,
-    split: str,
-    img_size: int,
-    signature: str,
-    name: str,
-    decode: Callable[[], ImageSet],
-) -> ImageSet:
-    """Give ``decode()``'s result, from the cache folder when ``path`` did not change since.
+def _leave_out(images: Tensor, labels: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    if not rows:
+        return images, labels
+    kept = torch.ones(len(images), dtype=torch.bool)
+    kept[list(rows)] = False
+    return images[kept], labels[kept]
 
-    There is one cache file for each (path, split, img_size); it is replaced when the signature
-    (sizes and modification times) differs. A damaged cache file is rebuilt; one that can't be
-    written costs a warning and the next decoding.
-    """
-    path = path.resolve()
-    key = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    file = cache_folder() / "decoded" / f"{path.stem[:40]}-{split}-{img_size}-{key}.pt"
-    version = f"{_CACHE_VERSION}:{signature}"
-    cached = _load(file, version, name)
-    if cached is not None:
-        return cached
-    decoded = decode()
-    try:
-        with atomic_write(file) as temporary:
-            torch.save(
-                {
-                    "version": version,
-                    "images": decoded.images,
-                    "labels": decoded.labels,
-                    "class_names": list(decoded.class_names),
-                    "source": decoded.source,
-                },
-                temporary,
+
+def _check_classes(folders: ClassFolders, labels: Tensor, where: str) -> None:
+    """No class may have lost all of its images to --skip_damaged."""
+    left = set(labels.tolist())
+    for label in sorted(set(folders.labels)):
+        if label not in left:
+            raise UserError(
+                f"All images of the class folder {folders.class_names[label]} of {where} are "
+                f"damaged; replace them or remove the folder"
             )
-    # torch.save reports a full disk as a RuntimeError.
-    except (UserError, RuntimeError) as error:
-        warnings.warn(f"The decoded images were not cached: {error}", stacklevel=2)
-    return decoded
-
-
-def _load(file: Path, version: str, name: str) -> ImageSet | None:
-    if not file.is_file():
-        return None
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        if content["version"] != version:
-            return None
-        return ImageSet(
-            images=content["images"],
-            labels=content["labels"],
-            class_names=tuple(content["class_names"]),
-            name=name,
-            source=content["source"],
-        )
-    # Whatever is wrong with it, a cache file is only a shortcut: decode again and replace it.
-    except Exception:
-        return None

@@ -1,5 +1,7 @@
 """StudioGAN's HDF5 files: ``imgs`` and ``labels``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,18 @@ import numpy as np
 import torch
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.engine.data.class_folders import some
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.data.memory import check_that_images_fit
+from topk_plugin.engine.data.names import printable
 from topk_plugin.engine.data.pixels import fit_arrays
 
 # StudioGAN writes chunks of 500 images; whole chunks are read once.
 _IMAGES_AT_A_TIME = 2000
 # More than any labelled image set has: a wilder label, with nothing to check it by, is damage.
 _MAX_CLASSES = 100_000
+# deflate, HDF5's strongest usual compression, can't shrink anything further.
+_MOST_COMPRESSION = 1100
 
 
 def load_hdf5(
@@ -21,72 +28,115 @@ def load_hdf5(
 ) -> ImageSet:
     """Load ``imgs`` (uint8 [N, H, W, 3]) and ``labels`` (integers [N]) as uint8 [N, 3, S, S].
 
-    The file has no class names and is of one split, by StudioGAN's convention train. Classes are
-    named by their number: 0..num_classes - 1, or up to the largest label when that is None.
+    The file has no class names and holds one split, whichever is asked for. Classes are named by
+    their number: 0..num_classes - 1, or up to the largest label when that is None. A held-out
+    split may lack images of a class.
 
     Raises:
-        UserError: not an HDF5 file, a data set is missing, has another dtype or shape or is empty,
-            a label is out of range, or another split than train is asked for.
+        UserError: not an HDF5 file, a data set is missing, lies in another file, has another dtype
+            or shape, is empty or declares more than the file can hold; a label is out of range; a
+            class of the training split has no image; the images don't fit into memory.
     """
-    if split != "train":
-        raise UserError(
-            f"{path} has no {split} split: an HDF5 file holds one split, to be loaded as train; "
-            f"give the file of the {split} images"
-        )
+    with _reading(path) as file:
+        imgs, labels = file_contents(file, path)
+        check_that_images_fit(len(imgs), img_size, printable(path))
+        classes = np.asarray(labels[:], dtype=np.int64)
+        class_names = _class_names(classes, num_classes, path, split)
+        images = _read_images(imgs, img_size)
+    return ImageSet(
+        images=images,
+        labels=torch.from_numpy(classes),
+        class_names=class_names,
+        name=name,
+        source=f"{printable(path)}: {len(images)} images in an HDF5 file",
+    )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
     # Imported here because only runs on HDF5 files need it.
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            imgs = _dataset(file, "imgs", path)
-            labels = _dataset(file, "labels", path)
-            _check_layout(imgs, labels, path)
-            images = _read_images(imgs, img_size)
-            classes = np.asarray(labels[:], dtype=np.int64)
-    # h5py reports damage with either kind, whatever was being read.
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} is not a readable HDF5 file ({error}); make it anew") from error
-    smallest, largest = int(classes.min()), int(classes.max())
-    allowed = min(largest + 1, _MAX_CLASSES) if num_classes is None else num_classes
-    if smallest < 0 or largest >= allowed:
-        wrong = smallest if smallest < 0 else largest
+            yield file
+    # h5py reports damage with any of these kinds, whatever was being read.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise UserError(
-            f"{path} has the label {wrong}, allowed are 0..{allowed - 1}; mend the labels or set "
-            f"DATA.num_classes"
+            f"{printable(path)} is not a readable HDF5 file ({error}); make it anew"
+        ) from error
+
+
+def file_contents(file: Any, path: Path) -> tuple[Any, Any]:
+    """The data sets ``imgs`` and ``labels`` of an open file, their layout checked.
+
+    Raises:
+        UserError: as in :func:`load_hdf5`.
+    """
+    imgs, labels = _dataset(file, "imgs", path), _dataset(file, "labels", path)
+    if imgs.dtype != np.uint8 or len(imgs.shape) != 4 or imgs.shape[3] != 3 or 0 in imgs.shape:
+        raise UserError(
+            f"{printable(path)}: imgs is {imgs.dtype} {list(imgs.shape)}, it must be uint8 "
+            f"[N, H, W, 3] and not empty; convert it"
         )
-    return ImageSet(
-        images=images,
-        labels=torch.from_numpy(classes),
-        class_names=tuple(str(label) for label in range(allowed)),
-        name=name,
-        source=f"{path}: {len(images)} images in an HDF5 file",
-    )
+    if labels.dtype.kind not in "iu" or labels.shape != imgs.shape[:1]:
+        raise UserError(
+            f"{printable(path)}: labels is {labels.dtype} {list(labels.shape)}, it must be int64 "
+            f"[{imgs.shape[0]}], one for each image; convert it"
+        )
+    for key, dataset in (("imgs", imgs), ("labels", labels)):
+        stored = dataset.id.get_storage_size()
+        if dataset.nbytes > _MOST_COMPRESSION * stored:
+            raise UserError(
+                f"{printable(path)}: {key} declares {dataset.nbytes:,} bytes ({dataset.dtype} "
+                f"{list(dataset.shape)}) and stores {stored:,}; it was not written to its end, "
+                f"make it anew"
+            )
+    return imgs, labels
 
 
 def _dataset(file: Any, key: str, path: Path) -> Any:
     import h5py
 
-    found = file.get(key)
+    link = file.get(key, getlink=True)
+    found = file.get(key) if isinstance(link, h5py.HardLink) else None
+    if link is not None and not isinstance(link, h5py.HardLink):
+        elsewhere = True
+    else:
+        elsewhere = isinstance(found, h5py.Dataset) and bool(found.is_virtual or found.external)
+    if elsewhere:
+        raise UserError(
+            f"{printable(path)}: {key} is a link or lies in another file, and other files are not "
+            f"opened on a file's word; copy the data into {path.name} itself (h5repack)"
+        )
     if not isinstance(found, h5py.Dataset):
         present = ", ".join(sorted(file)) or "nothing"
         raise UserError(
-            f"{path} has no data set {key!r} (it holds: {present}); StudioGAN's layout is imgs "
-            f"uint8 [N, H, W, 3] and labels int64 [N]"
+            f"{printable(path)} has no data set {key!r} (it holds: {present}); StudioGAN's layout "
+            f"is imgs uint8 [N, H, W, 3] and labels int64 [N]"
         )
     return found
 
 
-def _check_layout(imgs: Any, labels: Any, path: Path) -> None:
-    if imgs.dtype != np.uint8 or len(imgs.shape) != 4 or imgs.shape[3] != 3 or 0 in imgs.shape:
+def _class_names(
+    classes: np.ndarray, num_classes: int | None, path: Path, split: str
+) -> tuple[str, ...]:
+    smallest, largest = int(classes.min()), int(classes.max())
+    allowed = min(largest + 1, _MAX_CLASSES) if num_classes is None else num_classes
+    if smallest < 0 or largest >= allowed:
+        wrong = smallest if smallest < 0 else largest
         raise UserError(
-            f"{path}: imgs is {imgs.dtype} {list(imgs.shape)}, it must be uint8 [N, H, W, 3] and "
-            f"not empty; convert it"
+            f"{printable(path)} has the label {wrong}, allowed are 0..{allowed - 1}; mend the "
+            f"labels or set DATA.num_classes"
         )
-    if labels.dtype.kind not in "iu" or labels.shape != imgs.shape[:1]:
+    missing = [str(label) for label in np.setdiff1d(np.arange(allowed), classes)]
+    if split == "train" and num_classes is not None and missing:
         raise UserError(
-            f"{path}: labels is {labels.dtype} {list(labels.shape)}, it must be int64 "
-            f"[{imgs.shape[0]}], one for each image; convert it"
+            f"DATA.num_classes is {num_classes}, but {printable(path)} has no image of "
+            f"{len(missing)} of them ({some(missing)}); number the labels from 0 without gaps and "
+            f"set DATA.num_classes={num_classes - len(missing)}, or give other data"
         )
+    return tuple(str(label) for label in range(allowed))
 
 
 def _read_images(imgs: Any, img_size: int) -> torch.Tensor:

@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from topk_plugin.engine.data.reading import WHITE
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -17,7 +19,9 @@ class ImageSet:
         labels: int64 [N], values 0..len(class_names) - 1.
         class_names: one name for each label.
         name: the data set's name (DATA.name).
-        source: one line for people: where the pixels came from.
+        source: one line for people: where the pixels came from, and what was left out.
+        skipped: damaged files that were left out (``--skip_damaged``).
+        background: RGB of what was put behind transparent pixels.
 
     Raises:
         TypeError: ``images`` or ``labels`` is of another dtype.
@@ -29,6 +33,8 @@ class ImageSet:
     class_names: tuple[str, ...]
     name: str
     source: str
+    skipped: int = 0
+    background: tuple[int, int, int] = WHITE
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import cache_folder
-from topk_plugin.engine.data.class_folders import SPLITS
+from topk_plugin.engine.data.class_folders import some
 from topk_plugin.engine.data.digits import load_digits
 from topk_plugin.engine.data.folder import load_folder
 from topk_plugin.engine.data.hdf5 import load_hdf5
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.data.names import printable
+from topk_plugin.engine.data.reading import PLAINLY, Reading
+from topk_plugin.engine.data.splits import SPLITS
 from topk_plugin.engine.data.torchvision_sets import (
     TORCHVISION_SETS,
     load_torchvision_set,
@@ -25,6 +28,7 @@ def open_images(
     split: str = "train",
     num_classes: int | None = None,
     download: bool = True,
+    reading: Reading = PLAINLY,
 ) -> ImageSet:
     """Load one split of a data set into memory as uint8 [N, 3, img_size, img_size].
 
@@ -41,10 +45,11 @@ def open_images(
         split: train, valid, val or test.
         num_classes: DATA.num_classes, to be checked against the data; None: not checked.
         download: whether the network may be used.
+        reading: how image files are read.
 
     Raises:
         UserError: an unknown split or name, a missing or unreadable path, no images, no such split,
-            or another number of classes than ``num_classes``.
+            another number of classes than ``num_classes``, or more than fits into memory.
         ValueError: ``img_size`` is below 1.
     """
     if img_size < 1:
@@ -61,14 +66,16 @@ def open_images(
             split=split,
             num_classes=num_classes,
             download=download,
+            reading=reading,
         )
     )
     found = len(images.class_names)
     if num_classes is not None and found != num_classes:
+        one = "; for one class of all of them give the folder around it" if num_classes == 1 else ""
         raise UserError(
-            f"DATA.num_classes is {num_classes}, but {path or name} has {found} "
-            f"{'class' if found == 1 else 'classes'} ({_some(images.class_names)}); set "
-            f"DATA.num_classes={found} or give other data"
+            f"DATA.num_classes is {num_classes}, but {name if path is None else printable(path)} "
+            f"has {found} {'class' if found == 1 else 'classes'} ({some(images.class_names)}); "
+            f"give other data or set DATA.num_classes={found} in the config of the training{one}"
         )
     return images
 
@@ -86,11 +93,20 @@ def _open_named(name: str, *, img_size: int, split: str, download: bool) -> Imag
 
 
 def _open_path(
-    name: str, path: Path, *, img_size: int, split: str, num_classes: int | None, download: bool
+    name: str,
+    path: Path,
+    *,
+    img_size: int,
+    split: str,
+    num_classes: int | None,
+    download: bool,
+    reading: Reading,
 ) -> ImageSet:
+    shown = printable(path)
     if not path.exists():
         raise UserError(
-            f"The data path {path} does not exist; give a folder, a .zip or an .hdf5 file that does"
+            f"The data path {shown} does not exist; give a folder, a .zip or an .hdf5 file that "
+            f"does"
         )
     if path.is_dir():
         if name in TORCHVISION_SETS:
@@ -101,17 +117,29 @@ def _open_path(
                 return load_torchvision_set(
                     name, root, img_size=img_size, split=split, download=download
                 )
-        return load_folder(path, name=name, img_size=img_size, split=split)
+        return load_folder(
+            path,
+            name=name,
+            img_size=img_size,
+            split=split,
+            num_classes=num_classes,
+            reading=reading,
+        )
+    if not path.is_file():
+        raise UserError(f"The data path {shown} is a device or a pipe; give a folder or a file")
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        return load_zip(path, name=name, img_size=img_size, split=split)
+        return load_zip(
+            path,
+            name=name,
+            img_size=img_size,
+            split=split,
+            num_classes=num_classes,
+            reading=reading,
+        )
     if suffix in (".hdf5", ".h5"):
         return load_hdf5(path, name=name, img_size=img_size, split=split, num_classes=num_classes)
     raise UserError(
-        f"The data file {path} ends in {suffix or 'nothing'!r}; allowed are .zip, .hdf5 and .h5, "
+        f"The data file {shown} ends in {suffix or 'nothing'!r}; allowed are .zip, .hdf5 and .h5, "
         f"or a folder"
     )
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

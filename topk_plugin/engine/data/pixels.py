@@ -1,7 +1,7 @@
 """From decoded pictures of any size and mode to uint8 [3, S, S]."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,18 +19,20 @@ _SECONDS_BEFORE_BAR = 2.0
 def fit(
     image: Image.Image, img_size: int, resample: Image.Resampling = Image.Resampling.LANCZOS
 ) -> np.ndarray:
-    """Centre-crop the long edge, resize with antialiasing, and give RGB.
+    """Centre-crop the long edge and resize with antialiasing.
 
     The crop is rounded as torchvision's ``center_crop`` does, so that a folder prepared for
-    StudioGAN gives the same pixels here. An image that has the right size is only converted.
+    StudioGAN gives the same pixels here. An image that has the right size stays as it is.
+
+    Args:
+        image: RGB or gray (mode L).
+        img_size: the edge of the result in pixels.
+        resample: the filter.
 
     Returns:
         uint8 [3, img_size, img_size].
-
-    Raises:
-        ValueError: the image has a pixel type without a known range (floating point).
     """
-    image = _to_rgb(image)
+    image = image.convert("RGB")
     width, height = image.size
     edge = min(width, height)
     if width != height:
@@ -39,16 +41,6 @@ def fit(
     if edge != img_size:
         image = image.resize((img_size, img_size), resample)
     return np.asarray(image).transpose(2, 0, 1)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    if image.mode.startswith("I"):
-        # Pillow clips 16-bit gray values to 255, which leaves a white picture.
-        gray = np.asarray(image).clip(0, 65535).astype(np.uint16) >> 8
-        image = Image.fromarray(gray.astype(np.uint8))
-    return image.convert("RGB")
 
 
 def fit_arrays(
@@ -71,23 +63,29 @@ def fit_arrays(
 
 
 def fit_many(count: int, img_size: int, make_image: Callable[[int], np.ndarray]) -> Tensor:
-    """Fill uint8 [count, 3, img_size, img_size] with ``make_image(0..count - 1)``.
+    """Fill uint8 [count, 3, img_size, img_size] with ``make_image(0..count - 1)``."""
+    images = torch.empty(count, 3, img_size, img_size, dtype=torch.uint8)
+    fill_rows(images, range(count), make_image)
+    return images
+
+
+def fill_rows(images: Tensor, rows: Sequence[int], make_image: Callable[[int], np.ndarray]) -> None:
+    """Put ``make_image(row)`` into ``images[row]``, for each of ``rows``.
 
     ``make_image`` runs in several threads (Pillow decodes and resizes outside the interpreter
     lock); its first exception ends the work and is raised here. A progress bar appears when it
     takes more than two seconds on a terminal.
     """
-    images = torch.empty(count, 3, img_size, img_size, dtype=torch.uint8)
     pixels = images.numpy()
 
     def fill(start: int) -> int:
-        stop = min(start + _PORTION, count)
-        for index in range(start, stop):
-            pixels[index] = make_image(index)
-        return stop - start
+        portion = rows[start : start + _PORTION]
+        for row in portion:
+            pixels[row] = make_image(row)
+        return len(portion)
 
     bar = tqdm(
-        total=count,
+        total=len(rows),
         desc="reading images",
         unit="image",
         delay=_SECONDS_BEFORE_BAR,
@@ -95,6 +93,5 @@ def fit_many(count: int, img_size: int, make_image: Callable[[int], np.ndarray])
         disable=None,
     )
     with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done in pool.map(fill, range(0, count, _PORTION)):
+        for done in pool.map(fill, range(0, len(rows), _PORTION)):
             bar.update(done)
-    return images

@@ -1,90 +1,149 @@
 """A zip of class folders, read in place: nothing is unpacked to the disk."""
 
+import hashlib
+import os
+import stat
+import threading
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.engine.data.class_folders import SPLITS, find_class_folders, is_image
-from topk_plugin.engine.data.decoding import decode_class_folders, decoded_once
+from topk_plugin.engine.data.class_folders import ClassFolders, find_class_folders
+from topk_plugin.engine.data.decoded_cache import decoded_once
+from topk_plugin.engine.data.decoding import decode_class_folders
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.data.names import printable
+from topk_plugin.engine.data.picture import UnreadableImage
+from topk_plugin.engine.data.reading import PLAINLY, Reading
 
-# A larger member would be beyond Pillow's own limit on pixels even as raw RGB: a zip bomb.
-_MAX_MEMBER_BYTES = 2**29
+_ENCRYPTED = 1
 
 
-def load_zip(path: Path, *, name: str, img_size: int, split: str) -> ImageSet:
-    """Load a zip of class folders, or of train/ and valid/ folders of them, as uint8 [N, 3, S, S].
-
-    One folder around everything, as archivers like to add, is looked through.
+def load_zip(
+    path: Path,
+    *,
+    name: str,
+    img_size: int,
+    split: str,
+    num_classes: int | None = None,
+    reading: Reading = PLAINLY,
+) -> ImageSet:
+    """Load a zip of class folders, or of split folders of them, as uint8 [N, 3, S, S].
 
     Raises:
         UserError: not a zip, a damaged or encrypted one, a member whose name leads out of the
-            archive, no such split, no class folder, or a file that can't be decoded.
+            archive or is there twice, no such split, no class folder, or files that can't be
+            decoded.
+    """
+    where = printable(path)
+    files = ZipFiles(path)
+    folders = find_class_folders(files.members, split=split, where=where, num_classes=num_classes)
+    return decoded_once(
+        path,
+        split=split,
+        img_size=img_size,
+        signature=files.signature(folders),
+        reading=reading,
+        name=name,
+        decode=lambda: decode_class_folders(
+            folders, files, img_size=img_size, reading=reading, name=name, where=where
+        ),
+    )
+
+
+class ZipFiles:
+    """Reads a zip's members; can be sent to other processes, each of which opens the file.
+
+    Args:
+        path: the zip.
+
+    Raises:
+        UserError: not a zip, or one with names that lead out of it, or that are there twice.
     """
 
-    def decode() -> ImageSet:
-        with zipfile.ZipFile(path) as archive:
-            return _decode(archive, path, name=name, img_size=img_size, split=split)
-
-    try:
-        status = path.stat()
-        return decoded_once(
-            path,
-            split=split,
-            img_size=img_size,
-            signature=f"{status.st_size} {status.st_mtime_ns}",
-            name=name,
-            decode=decode,
-        )
-    # NotImplementedError: a zip of several disks, or of a later version of the format.
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
-        raise UserError(f"{path} is not a readable zip file ({error}); make it anew") from error
-
-
-def _decode(
-    archive: zipfile.ZipFile, path: Path, *, name: str, img_size: int, split: str
-) -> ImageSet:
-    members = {_safe_name(info.filename, path): info for info in archive.infolist()}
-    wrapper = _wrapping_folder(members)
-    members = {entry.removeprefix(wrapper): info for entry, info in members.items()}
-    folders = find_class_folders(members, split=split, where=str(path))
-
-    def read(index: int) -> bytes:
-        info = members[folders.files[index]]
-        if info.file_size > _MAX_MEMBER_BYTES:
-            raise UserError(
-                f"{path}/{info.filename} unpacks to {info.file_size} bytes, more than the "
-                f"{_MAX_MEMBER_BYTES} allowed for an image; remove it"
-            )
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._archive: zipfile.ZipFile | None = None
+        self._process = -1
         try:
-            return archive.read(info)
-        # Damage, encryption and each method of compression have exceptions of their own.
-        except Exception as error:
+            with zipfile.ZipFile(path) as archive:
+                infos = archive.infolist()
+        # NotImplementedError: a zip of several disks, or of a later version of the format.
+        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
             raise UserError(
-                f"{path}/{info.filename} can't be unpacked ({error}); make the zip anew"
+                f"{printable(path)} is not a readable zip file ({error}); make it anew"
             ) from error
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        for info in infos:
+            member = _safe_name(info.filename, path)
+            if member in self.members and not info.is_dir():
+                raise UserError(
+                    f"{printable(path)} holds {printable(member)} twice; make it anew with one of "
+                    f"them"
+                )
+            self.members[member] = info
 
-    return decode_class_folders(folders, read, img_size=img_size, name=name, where=str(path))
+    def size(self, file: str) -> int:
+        """Bytes of the member, as the archive says; no more are ever unpacked."""
+        return self.members[file].file_size
+
+    def read(self, file: str) -> bytes:
+        """The member's content.
+
+        Raises:
+            UnreadableImage: it is encrypted, a link, or damaged.
+        """
+        info = self.members[file]
+        if info.flag_bits & _ENCRYPTED:
+            raise UnreadableImage("encrypted; unpack the zip with its password")
+        try:
+            # Read without a length, zipfile unpacks all there is before it looks at the size.
+            with self._open().open(info) as member:
+                content = member.read(info.file_size)
+        # Damage and each method of compression have exceptions of their own.
+        except Exception as error:
+            raise UnreadableImage(f"it can't be unpacked: {error}") from error
+        if stat.S_ISLNK(info.external_attr >> 16):
+            target = content[:200].decode("utf-8", "backslashreplace")
+            raise UnreadableImage(f"a link to {target}; pack the file itself")
+        return content
+
+    def signature(self, folders: ClassFolders) -> str:
+        """A hash of the chosen files' names, labels, sizes and check sums (CRC-32).
+
+        The archive's directory has them all, so the content is covered without being read.
+        """
+        digest = hashlib.sha256(repr((folders.class_names, folders.left_out)).encode())
+        for file, label in zip(folders.files, folders.labels, strict=True):
+            info = self.members[file]
+            digest.update(repr((file, label, info.file_size, info.CRC)).encode())
+        return digest.hexdigest()
+
+    def _open(self) -> zipfile.ZipFile:
+        with self._lock:
+            if self._archive is None or self._process != os.getpid():
+                # an open file shared with a forked process would be read at the other's position
+                self._archive = zipfile.ZipFile(self._path)
+                self._process = os.getpid()
+            return self._archive
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self._path}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
 
 
 def _safe_name(member: str, path: Path) -> str:
     """The member's name with forward slashes only (some archivers write backslashes)."""
+    if not any(sign in member for sign in ("\\", ":", "..", "//", "./")) and member[:1] != "/":
+        return member
     # Windows' rules are the stricter ones: both slashes separate, drives count as absolute.
     parsed = PureWindowsPath(member)
     if parsed.drive or parsed.root or ".." in parsed.parts:
         raise UserError(
-            f"{path} holds {member!r}, a name that leads out of the archive; don't trust this file"
+            f"{printable(path)} holds {member!r}, a name that leads out of the archive; don't "
+            f"trust this file"
         )
     return parsed.as_posix() + ("/" if member.endswith(("/", "\\")) else "")
-
-
-def _wrapping_folder(names: Iterable[str]) -> str:
-    """``"top/"`` when all images lie in subfolders of one folder ``top``, else ``""``."""
-    paths = [name.split("/") for name in names if not name.startswith(("__MACOSX/", "."))]
-    images = [parts for parts in paths if is_image(parts[-1]) and not parts[-1].startswith(".")]
-    tops = {parts[0] for parts in paths if len(parts) > 1}
-    if len(tops) == 1 and images and all(len(parts) > 2 for parts in images):
-        (top,) = tops
-        return "" if top in SPLITS else f"{top}/"
-    return ""

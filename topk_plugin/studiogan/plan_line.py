@@ -27,7 +27,7 @@ def plan_line(
         steps_each: StudioGAN's steps in an epoch, or in a block.
     """
     schedule = flags.schedule
-    now, floor = schedule.k(progress, batch_size), schedule.k(math.inf, batch_size)
+    now, floor = schedule.k(progress, batch_size), schedule.lowest_k(batch_size)
     unit = "epochs" if schedule.every == "epoch" else f"blocks of {schedule.every} updates"
     line = (
         f"Top-k: {flags.mode}, policy {flags.policy}, scope {flags.scope}, normalize "
@@ -53,5 +53,5 @@ def progress_to_smallest_k(schedule: KSchedule, batch_size: int) -> int:
     k is a whole number, and may be there before the fraction is at ``nu``.
     """
     last = math.ceil(schedule.progress_to_floor)
-    floor = schedule.k(last, batch_size)
+    floor = schedule.lowest_k(batch_size)
     return bisect.bisect_left(range(last), -floor, key=lambda p: -schedule.k(p, batch_size))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from topk_plugin.evaluation.efficientnet_lite0 import STAGES, load_efficientnet_lite0
+from topk_plugin.evaluation.efficientnet_lite0 import STAGES, published_weights
 
 RECORDED = Path(__file__).with_name("efficientnet_lite0.json")
 SIZES = (32, 75, 128)
@@ -51,7 +51,7 @@ def main() -> None:
 
     names = timms_names()
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    ours = load_efficientnet_lite0().state_dict()
+    ours = published_weights()
     network.load_state_dict(
         {
             f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": v

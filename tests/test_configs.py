@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from topk_plugin.engine.config.config import load_config
-from topk_plugin.engine.config.studiogan_schema import STUDIOGAN_DEFAULTS
+from topk_plugin.engine.config.table import table
 
+STUDIOGAN_DEFAULTS = table().studiogan_defaults
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATA_SETS = {"Digits": 1797, "FashionMNIST": 60_000, "CIFAR10": 50_000}  # training images
 METHODS = ("BigGAN", "ContraGAN", "BigGAN-ICR")

@@ -27,6 +27,7 @@ from topk_plugin.engine.compiling import compile_forward
 from topk_plugin.engine.config.config import Config, load_config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.open import open_images
+from topk_plugin.engine.data.stream import Batch
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.studiogan.fixes import amp
@@ -83,7 +84,7 @@ def serve(side: Side, folder: Path, connection: Connection) -> None:
 class _Given:
     """Images and latents of one replayed step: the same in every process."""
 
-    real: list[tuple[Tensor, Tensor]]
+    real: list[Batch]
     latents: list[tuple[Tensor, Tensor]]
 
 
@@ -91,9 +92,10 @@ def _given(config: Config, images: ImageSet, steps: int) -> list[_Given]:
     generator = torch.Generator().manual_seed(NOISE_SEED)
     batch, updates = config.OPTIMIZATION.batch_size, config.OPTIMIZATION.d_updates_per_step
 
-    def real() -> tuple[Tensor, Tensor]:
+    def real() -> Batch:
         chosen = torch.randint(len(images), (batch,), generator=generator)
-        return images.images[chosen].float().div(127.5).sub(1), images.labels[chosen]
+        pixels = images.images[chosen].float().div(127.5).sub(1)
+        return Batch(pixels, images.labels[chosen], chosen)
 
     def latents() -> tuple[Tensor, Tensor]:
         labels = torch.randint(config.DATA.num_classes, (batch,), generator=generator)
@@ -138,12 +140,12 @@ class _Ours(_Timed):
 
     def save(self, file: Path) -> None:
         """Write the weights."""
-        networks = self._trainer.generator, self._trainer.discriminator
+        networks = self._trainer.generator, self._trainer.critic
         torch.save([network.state_dict() for network in networks], file)
 
     def load(self, file: Path) -> None:
         """Take over weights; from now on compiled if that was asked for."""
-        networks = self._trainer.generator, self._trainer.discriminator
+        networks = self._trainer.generator, self._trainer.critic
         for network, state in zip(networks, torch.load(file, weights_only=True), strict=True):
             network.load_state_dict(state)
             if self._compiled:
@@ -233,7 +235,7 @@ class _StudioGAN(_Timed):
             def sample_zy(drawn: Any = drawn, **_: Any) -> tuple[Tensor, Tensor, None]:
                 return *next(drawn), None
 
-            real, labels = zip(*given.real, strict=True)
+            real, labels, _ = zip(*given.real, strict=True)
             with (
                 patch.object(sample, "sample_zy", sample_zy),
                 patch.object(self._worker, "sample_data_basket", lambda r=real, y=labels: (r, y)),

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,24 +30,24 @@ from torch import Tensor, nn
 from topk_plugin import KSchedule, TopK
 from topk_plugin.base.environment import environment
 from topk_plugin.base.files import atomic_write
-from topk_plugin.engine.config.config import DataConfig, ModelConfig
-from topk_plugin.engine.networks import build_discriminator, build_generator
+from topk_plugin.engine.building import build_critic, build_generator
+from topk_plugin.engine.config.config import Config
 
 # "again" is the step without a plugin once more: its ratio to "none" shows the noise.
 ARMS = ("none", "again", "slice", "gate")
 PAIRS = (("gate", "none"), ("again", "none"), ("slice", "none"), ("gate", "slice"))
-MODEL = ModelConfig(
-    backbone="big_resnet",
-    g_cond_mtd="cBN",
-    d_cond_mtd="PD",
-    apply_g_sn=True,
-    apply_d_sn=True,
-    apply_attn=True,
-    attn_g_loc=(2,),
-    attn_d_loc=(1,),
-    z_dim=80,
-    g_shared_dim=128,
-)
+MODEL = {
+    "backbone": "big_resnet",
+    "g_cond_mtd": "cBN",
+    "d_cond_mtd": "PD",
+    "apply_g_sn": True,
+    "apply_d_sn": True,
+    "apply_attn": True,
+    "attn_g_loc": (2,),
+    "attn_d_loc": (1,),
+    "z_dim": 80,
+    "g_shared_dim": 128,
+}
 
 
 class GeneratorStep:
@@ -56,9 +55,9 @@ class GeneratorStep:
 
     def __init__(self, channels: int, batch: int, device: torch.device, compiled: bool) -> None:
         torch.manual_seed(0)
-        model = replace(MODEL, g_conv_dim=channels, d_conv_dim=channels)
-        self.generator: nn.Module = build_generator(model, DataConfig()).to(device)
-        self.critic: nn.Module = build_discriminator(model, DataConfig()).to(device)
+        config = Config.unchecked(MODEL={**MODEL, "g_conv_dim": channels, "d_conv_dim": channels})
+        self.generator: nn.Module = build_generator(config).to(device)
+        self.critic: nn.Module = build_critic(config).to(device)
         for network in (self.generator, self.critic):  # as the trainer has them
             network.to(memory_format=torch.channels_last)
         self.critic.requires_grad_(False)
@@ -66,7 +65,7 @@ class GeneratorStep:
             self.generator = cast(nn.Module, torch.compile(self.generator))
             self.critic = cast(nn.Module, torch.compile(self.critic))
         self.batch, self.k = batch, batch // 2
-        self.z = torch.randn(batch, model.z_dim, device=device)
+        self.z = torch.randn(batch, config.MODEL.z_dim, device=device)
         self.labels = torch.randint(10, (batch,), device=device)
         self.topk = TopK(KSchedule(gamma=0.5, nu=0.5))
         self.topk.load_state_dict({**self.topk.state_dict(), "epochs": 1})

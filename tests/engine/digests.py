@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from tests.engine.tiny import CONTRASTIVE, ICR, REGULARIZERS, tiny_trainer
+from topk_plugin.engine.methods.topk import k_of
 
 FILE = Path(__file__).with_name("digests.json")
 STEPS = 12
@@ -98,13 +99,13 @@ def digest(*changes: dict, precision: str = "fp32") -> str:
         told = hashlib.sha256()
         for _ in range(STEPS):
             losses = trainer.step()
-            told.update(repr(trainer.k).encode())
+            told.update(repr(k_of(trainer.terms)).encode())
             told.update(json.dumps({n: v.item() for n, v in sorted(losses.items())}).encode())
     finally:
         torch.set_num_threads(threads)
-    networks = [trainer.generator, trainer.discriminator]
-    if trainer.ema is not None:
-        networks.append(trainer.ema.module)
+    networks = [trainer.generator, trainer.critic]
+    if trainer.averaged_generator() is not None:
+        networks.append(trainer.averaged_generator())
     for network in networks:
         for name, tensor in network.state_dict().items():
             _add(told, name, tensor)

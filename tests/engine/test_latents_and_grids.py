@@ -37,7 +37,7 @@ def test_labels_are_uniform_over_the_classes() -> None:
 def test_neighbours_lie_at_the_radius() -> None:
     source = LatentSource(tiny_config(ICR), seed=0, device=CPU)
     z = source.latents(20_000)
-    step = source.nearby(z) - z
+    step = source.nearby(z, 0.05) - z
     assert step.square().mean().sqrt().item() == pytest.approx(0.05, rel=0.02)
 
 

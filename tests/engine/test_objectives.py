@@ -1,13 +1,20 @@
 """Which terms the two losses have, and in which order the critic is asked, with a small critic."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from topk_plugin.engine.config.config import AugConfig, Config, LossConfig, ModelConfig
-from topk_plugin.engine.losses.data_to_data import data_to_data_cross_entropy
-from topk_plugin.engine.objectives import Fakes, Objectives
+from topk_plugin.engine.building import head_of
+from topk_plugin.engine.config.config import Config
+from topk_plugin.engine.data.stream import Batch
+from topk_plugin.engine.methods.data_to_data import data_to_data_cross_entropy
+from topk_plugin.engine.methods.method import Fakes
+from topk_plugin.engine.methods.registry import terms_of
+from topk_plugin.engine.objectives import CriticInput, Objectives
+from topk_plugin.gate.progress import Progress
 
 COUNT, CLASSES = 6, 3
 
@@ -38,16 +45,20 @@ class Critic(nn.Module):
 OUTPUTS = {"W/O": (), "AC": ("cls_output",), "2C": ("embed", "proxy"), "D2DCE": ("embed", "proxy")}
 
 
-def batch(seed: int) -> tuple[Tensor, Tensor]:
+def batch(seed: int) -> Batch:
     source = torch.Generator().manual_seed(seed)
     images = torch.rand(COUNT, 3, 8, 8, generator=source, dtype=torch.float64) * 2 - 1
-    return images, torch.randint(CLASSES, (COUNT,), generator=source)
+    return Batch(images, torch.randint(CLASSES, (COUNT,), generator=source), torch.arange(COUNT))
 
 
-def make(method: str, loss: LossConfig, aug: AugConfig | None = None) -> tuple[Objectives, Critic]:
+def make(method: str, loss: dict, aug: dict | None = None) -> tuple[Objectives, Critic]:
     critic = Critic(OUTPUTS[method])
-    config = Config(MODEL=ModelConfig(d_cond_mtd=method), LOSS=loss, AUG=aug or AugConfig())
-    return Objectives(config, critic, torch.Generator().manual_seed(1)), critic
+    config = Config.unchecked(MODEL={"d_cond_mtd": method}, LOSS=loss, AUG=aug or {})
+    terms = tuple(term for name, term in terms_of(config).items() if name != "top-k")
+    gan = SimpleNamespace(random=torch.Generator().manual_seed(1), head=head_of(config))
+    for term in terms:
+        term.setup(gan)
+    return Objectives(terms, CriticInput(critic, terms)), critic
 
 
 def expected_conditional(method: str, out: dict[str, Tensor]) -> Tensor:
@@ -61,10 +72,11 @@ def expected_conditional(method: str, out: dict[str, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("method", ["AC", "D2DCE"])
 def test_conditional_losses_are_weighed_and_added_on_both_sides(method: str) -> None:
-    loss = LossConfig(adv_loss="hinge", cond_lambda=0.3, temperature=0.5, m_p=0.98)
+    loss = {"adv_loss": "hinge", "cond_lambda": 0.3, "temperature": 0.5, "m_p": 0.98}
     objectives, critic = make(method, loss)
-    (real, real_labels), (fake, labels) = batch(1), batch(2)
-    losses = objectives.of_discriminator(real, real_labels, Fakes(fake, labels, None), step=0)
+    batch_of_real, (fake, labels, _) = batch(1), batch(2)
+    real, real_labels, _ = batch_of_real
+    losses = objectives.of_critic(batch_of_real, Fakes(fake, labels, None), steps=0)
     real_out, fake_out = critic(real, real_labels), critic(fake, labels)
     conditional = expected_conditional(method, real_out)
     torch.testing.assert_close(losses["loss/conditional"], conditional)
@@ -75,7 +87,7 @@ def test_conditional_losses_are_weighed_and_added_on_both_sides(method: str) -> 
         + 0.3 * conditional,
     )
     torch.testing.assert_close(
-        objectives.of_generator(Fakes(fake, labels, None), k=None, real=None),
+        objectives.of_generator(Fakes(fake, labels, None), None),
         -fake_out["adv_output"].mean() + 0.3 * expected_conditional(method, fake_out),
     )
 
@@ -83,15 +95,16 @@ def test_conditional_losses_are_weighed_and_added_on_both_sides(method: str) -> 
 @pytest.mark.parametrize("method", ["W/O", "AC", "2C", "D2DCE"])
 def test_consistency_compares_what_the_conditioning_adds(method: str) -> None:
     settings = {"cond_lambda": 0.0, "temperature": 0.5, "m_p": 0.98}
-    plain = LossConfig(adv_loss="hinge", **settings)
-    consistent = LossConfig(adv_loss="hinge", apply_cr=True, cr_lambda=7.0, **settings)
-    aug = AugConfig(cr_aug_type="diffaug")
-    (real, real_labels), (fake, labels) = batch(1), batch(2)
+    plain = {"adv_loss": "hinge", **settings}
+    consistent = {"adv_loss": "hinge", "apply_cr": True, "cr_lambda": 7.0, **settings}
+    aug = {"cr_aug_type": "diffaug"}
+    batch_of_real, (fake, labels, _) = batch(1), batch(2)
+    real, real_labels, _ = batch_of_real
     totals = []
     for loss in (plain, consistent):
         objectives, critic = make(method, loss, aug)
         fakes = Fakes(fake, labels, None)
-        losses = objectives.of_discriminator(real, real_labels, fakes, step=0)
+        losses = objectives.of_critic(batch_of_real, fakes, steps=0)
         totals.append(losses["loss/discriminator"])
     (shown, shown_labels) = critic.seen[2]
     assert not torch.equal(shown, real)
@@ -103,26 +116,27 @@ def test_consistency_compares_what_the_conditioning_adds(method: str) -> None:
 
 
 def test_the_critic_is_asked_in_studiogans_order() -> None:
-    loss = LossConfig(
-        adv_loss="wasserstein",
-        apply_bcr=True,
-        real_lambda=1.0,
-        fake_lambda=1.0,
-        apply_zcr=True,
-        radius=0.1,
-        g_lambda=1.0,
-        d_lambda=1.0,
-        apply_gp=True,
-        gp_lambda=1.0,
-        apply_r1_reg=True,
-        r1_lambda=1.0,
-        apply_fm=True,
-        fm_lambda=1.0,
-    )
-    aug = AugConfig(apply_diffaug=True, diffaug_type="cr", bcr_aug_type="bcr")
+    loss = {
+        "adv_loss": "wasserstein",
+        "apply_bcr": True,
+        "real_lambda": 1.0,
+        "fake_lambda": 1.0,
+        "apply_zcr": True,
+        "radius": 0.1,
+        "g_lambda": 1.0,
+        "d_lambda": 1.0,
+        "apply_gp": True,
+        "gp_lambda": 1.0,
+        "apply_r1_reg": True,
+        "r1_lambda": 1.0,
+        "apply_fm": True,
+        "fm_lambda": 1.0,
+    }
+    aug = {"apply_diffaug": True, "diffaug_type": "cr", "bcr_aug_type": "bcr"}
     objectives, critic = make("W/O", loss, aug)
-    (real, real_labels), (fake, labels), (nearby, _) = batch(1), batch(2), batch(3)
-    objectives.of_discriminator(real, real_labels, Fakes(fake, labels, nearby), step=0)
+    batch_of_real, (fake, labels, _), (nearby, _, _) = batch(1), batch(2), batch(3)
+    real, real_labels, _ = batch_of_real
+    objectives.of_critic(batch_of_real, Fakes(fake, labels, nearby), steps=0)
     sources = (real, fake, real, fake, nearby)
     assert len(critic.seen) == 6
     for index, (source, (images, _)) in enumerate(zip(sources, critic.seen, strict=False)):
@@ -135,16 +149,30 @@ def test_the_critic_is_asked_in_studiogans_order() -> None:
     expected = (real_labels, labels, real_labels, labels, labels, real_labels)
     assert all(torch.equal(*pair) for pair in zip(used, expected, strict=True))
     critic.seen.clear()
-    objectives.of_generator(Fakes(fake, labels, nearby), k=None, real=(real, real_labels))
+    objectives.of_generator(Fakes(fake, labels, nearby), batch_of_real)
     assert [torch.isin(images, fake).all().item() for images, _ in critic.seen] == [True, False]
     assert torch.isin(critic.seen[1][0], real).all()
 
 
 def test_the_slice_cuts_the_adversarial_term_only() -> None:
-    loss = LossConfig(adv_loss="hinge", cond_lambda=0.3)
-    objectives, critic = make("AC", loss)
-    fake, labels = batch(2)
-    value = objectives.of_generator(Fakes(fake, labels, None), k=2, real=None)
+    config = Config.unchecked(
+        MODEL={"d_cond_mtd": "AC"},
+        LOSS={
+            "adv_loss": "hinge",
+            "cond_lambda": 0.3,
+            "apply_topk": True,
+            "topk_gamma": 0.5,
+            "topk_nu": 0.25,
+            "topk_mode": "slice",
+        },
+        OPTIMIZATION={"batch_size": COUNT},
+    )
+    terms, critic = tuple(terms_of(config).values()), Critic(OUTPUTS["AC"])
+    for term in terms:
+        term.setup(SimpleNamespace(steps_per_epoch=1.0, progress=Progress(epochs=2)))
+    fake, labels, _ = batch(2)
+    objectives = Objectives(terms, CriticInput(critic, terms))
+    value = objectives.of_generator(Fakes(fake, labels, None), None)
     out = critic(fake, labels)
     best = out["adv_output"].sort(descending=True).values[:2]
     torch.testing.assert_close(value, -best.mean() + 0.3 * expected_conditional("AC", out))

@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from topk_plugin.engine.config.config import OptimizationConfig
+from topk_plugin.engine.config.config import Config
+from topk_plugin.engine.keys.settings import Section
 from topk_plugin.engine.optimizers import build_optimizer, load_optimizer
+
+
+def section(type_: str) -> Section:
+    momentum = None if type_ == "Adam" else 0.9
+    return Config.unchecked(OPTIMIZATION={"type_": type_, "momentum": momentum}).OPTIMIZATION
 
 
 @pytest.mark.parametrize("type_", ["Adam", "SGD", "RMSprop"])
@@ -13,7 +19,7 @@ def test_moments_follow_the_memory_format_of_the_parameters(type_: str) -> None:
     """Fused Adam on a CPU would otherwise mix up which moment belongs to which weight."""
     torch.manual_seed(0)
     weights, gradients = torch.randn(4, 3, 3, 3), torch.randn(3, 4, 3, 3, 3)
-    settings = OptimizationConfig(type_=type_, momentum=None if type_ == "Adam" else 0.9)
+    settings = section(type_)
 
     def parameter_and_optimizer(
         start: Tensor, memory_format: torch.memory_format
@@ -43,7 +49,7 @@ def test_a_state_of_another_torch_is_taken_and_one_of_another_type_is_not(type_:
     """Versions of torch differ in what else stands in a group."""
 
     def optimizer(type_: str) -> torch.optim.Optimizer:
-        settings = OptimizationConfig(type_=type_, momentum=None if type_ == "Adam" else 0.9)
+        settings = section(type_)
         weights = nn.Parameter(torch.ones(2))
         made = build_optimizer([weights], settings, learning_rate=0.1, weight_decay=0.0)
         weights.grad = torch.ones(2)

@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.engine.tiny import tiny_config
+from topk_plugin.engine.methods.topk import schedule_of
 from topk_plugin.engine.plan import describe_plan, describe_top_k, steps_to_floor
-from topk_plugin.engine.trainer import top_k_schedule
 
 
 @given(
@@ -27,7 +27,7 @@ def test_steps_to_the_floor(
             "OPTIMIZATION": {"batch_size": batch},
         }
     )
-    schedule = top_k_schedule(config)
+    schedule = schedule_of(config, 1.0)
     floor_at = steps_to_floor(config, steps_per_epoch)
 
     def k_after(steps: int) -> int:

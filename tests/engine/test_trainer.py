@@ -12,14 +12,17 @@ from tests.engine.tiny import (
     CONTRASTIVE,
     ICR,
     REGULARIZERS,
+    gate_of,
     tiny_config,
     tiny_images,
     tiny_trainer,
 )
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.data.stream import Batch
+from topk_plugin.engine.methods.method import Fakes
+from topk_plugin.engine.methods.topk import k_of, topk_of
 from topk_plugin.engine.networks.self_attention import SelfAttention
-from topk_plugin.engine.objectives import Fakes
 from topk_plugin.engine.trainer import Trainer
 
 GANS = {"BigGAN": (), "ContraGAN": (CONTRASTIVE,), "BigGAN-ICR": (ICR,)}
@@ -69,7 +72,7 @@ def test_resuming_at_any_step_changes_nothing_bit_for_bit(gan: str) -> None:
     ks = []
     for _ in range(steps):
         uninterrupted.step()
-        ks.append(uninterrupted.k)
+        ks.append(k_of(uninterrupted.terms))
         states.append(whole_state(uninterrupted))
     assert ks == [8, 4, 4, 2, 2, 2]
     for stop in range(steps):
@@ -114,7 +117,7 @@ def test_seeds_make_different_runs_and_equal_seeds_equal_ones() -> None:
 def test_top_k_on_and_off_see_the_same_weights_data_and_latents() -> None:
     """Paired runs: until k first drops there is no difference at all."""
     on, off = tiny_trainer(), tiny_trainer(OFF)
-    assert off.topk is None
+    assert not off.terms.get("top-k")
     for _ in range(2):
         on.step()
         off.step()
@@ -171,13 +174,14 @@ def test_a_penaltys_gradient_is_its_finite_difference(name: str, spectral: bool)
     """Through spectral or batch norm, self-attention and folded convolutions, to each weight."""
     smooth = {"MODEL": {"d_act_fn": "GELU", "d_conv_dim": 8, "apply_d_sn": spectral}}
     trainer = tiny_trainer(REGULARIZERS[name], smooth, {"LOSS": {"adv_loss": "wasserstein"}})
-    critic = trainer.discriminator.double()
+    critic = trainer.critic.double()
     torch.manual_seed(0)
     for parameter in critic.parameters():
         if not parameter.any():  # self-attention's own weight
             nn.init.constant_(parameter, 0.3)
     real = torch.rand(4, 3, 32, 32, dtype=torch.float64) * 2 - 1
     labels = torch.tensor([0, 1, 2, 3])
+    batch = Batch(real, labels, labels)
     fakes = Fakes(-real.flip(0), labels, None)
     for _ in range(10):  # power iterations; before them layers may be enlarged beyond measure
         critic(real, labels)
@@ -185,7 +189,7 @@ def test_a_penaltys_gradient_is_its_finite_difference(name: str, spectral: bool)
 
     def loss() -> Tensor:
         trainer.augmentation.manual_seed(3)
-        losses = trainer.objectives.of_discriminator(real, labels, fakes, step=0)
+        losses = trainer.objectives.of_critic(batch, fakes, steps=0)
         return losses["loss/discriminator"]
 
     loss().backward()
@@ -213,12 +217,10 @@ def test_a_critic_whose_gradient_is_penalised_is_not_compiled(
         trainer = Trainer(
             tiny_config(change), tiny_images(), seed=0, device=torch.device("cpu"), compiled=True
         )
-        expected = {trainer.generator} if change else {trainer.generator, trainer.discriminator}
+        expected = {trainer.generator} if change else {trainer.generator, trainer.critic}
         assert set(compiled) == expected
         twice = [
-            m.twice_differentiable
-            for m in trainer.discriminator.modules()
-            if isinstance(m, SelfAttention)
+            m.twice_differentiable for m in trainer.critic.modules() if isinstance(m, SelfAttention)
         ]
         assert twice == [bool(change)]
 
@@ -230,13 +232,7 @@ def test_feature_matching_takes_a_basket_a_batch_of_the_generator_as_studiogan_d
     # the critic looks at 2 batches of 8 in its updates and at 1 in the generator's
     assert trainer.images_per_step == 24
     shown: list[Tensor] = []
-    criticise = trainer.objectives.criticise
-
-    def noting(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        shown.append(images)
-        return criticise(images, labels)
-
-    trainer.objectives.criticise = noting
+    trainer.critic.register_forward_pre_hook(lambda critic, args: shown.append(args[0]))
     trainer.step()
     assert trainer.stream.state_dict() == tiny_trainer().stream.state_dict() | {"epoch": 1}
     again = tiny_trainer().stream
@@ -246,31 +242,29 @@ def test_feature_matching_takes_a_basket_a_batch_of_the_generator_as_studiogan_d
 
 def test_too_few_images_for_feature_matching_are_refused() -> None:
     change = REGULARIZERS["feature matching"]
-    with pytest.raises(UserError, match=r"40 images and gives 2 baskets.* one step takes 3"):
+    with pytest.raises(UserError, match=r"40 images and gives 2.* takes 3 times"):
         tiny_trainer(change, {"OPTIMIZATION": {"g_updates_per_step": 2}})
 
 
 def test_lecams_averages_are_of_the_scores_and_travel_in_the_state() -> None:
     trainer = tiny_trainer(REGULARIZERS["LeCam"])
     trainer.step()
-    saved = trainer.state_dict()["objectives"]["lecam"]
+    saved = trainer.state_dict()["methods"]["LeCam"]
     assert saved["real"].dtype == torch.float64
-    without = trainer.state_dict()
-    del without["objectives"]  # as checkpoints were before LeCam
-    other = tiny_trainer(REGULARIZERS["LeCam"])
-    other.load_state_dict(without)
-    assert other.state_dict()["objectives"]["lecam"] == {"real": None, "fake": None}
-    other.step()
     off = tiny_trainer({"LOSS": {"apply_lecam": False}})
     off.load_state_dict(trainer.state_dict())
-    assert off.state_dict()["objectives"] == {"lecam": None}
+    assert "LeCam" not in off.state_dict()["methods"]
+    other = tiny_trainer(REGULARIZERS["LeCam"])
+    other.load_state_dict(off.state_dict())
+    assert other.state_dict()["methods"]["LeCam"] == {"real": None, "fake": None}
+    other.step()
 
 
 def test_two_learning_rates_are_the_two_networks() -> None:
     """TTUR: the first step of Adam is as long as its learning rate."""
     change = {"OPTIMIZATION": {"g_lr": 1e-4, "d_lr": 4e-4, "d_updates_per_step": 1}}
     trainer = tiny_trainer(change)
-    networks = (trainer.generator, trainer.discriminator)
+    networks = (trainer.generator, trainer.critic)
     before = [
         network.linear0.bias.clone()
         if network is trainer.generator
@@ -280,7 +274,7 @@ def test_two_learning_rates_are_the_two_networks() -> None:
     trainer.step()
     moved = [
         (trainer.generator.linear0.bias - before[0]).abs().max().item(),
-        (trainer.discriminator.linear1.weight_orig - before[1]).abs().max().item(),
+        (trainer.critic.linear1.weight_orig - before[1]).abs().max().item(),
     ]
     assert moved == pytest.approx([1e-4, 4e-4], rel=0.05)
 
@@ -288,11 +282,11 @@ def test_two_learning_rates_are_the_two_networks() -> None:
 def test_slice_mode_gives_the_gates_gradient_without_a_conditional_loss() -> None:
     gated = tiny_trainer()
     sliced = tiny_trainer({"LOSS": {"topk_mode": "slice"}})
-    assert sliced.topk is None
+    assert gate_of(sliced) is None
     for _ in range(4):
         gated.step()
     sliced.load_state_dict(gated.state_dict())
-    assert gated.k == sliced.k == 2
+    assert k_of(gated.terms) == k_of(sliced.terms) == 2
     gradients, losses = [], []
     for trainer in (gated, sliced):
         losses.append(trainer._train_generator()["loss/generator"])
@@ -324,13 +318,14 @@ def test_gate_and_slice_use_the_same_k_in_every_update(
 
     gated = tiny_trainer(change)
     sliced = tiny_trainer(change, {"LOSS": {"topk_mode": "slice"}})
-    note = gated.topk._note_gate_fired
+    term = topk_of(gated.terms)
+    update = term.after_generator_update
 
-    def noting() -> None:
-        used["gate"].append(int(gated.topk.stats.mask.sum()))
-        note()
+    def noting(steps: int) -> None:
+        used["gate"].append(int(gate_of(gated).stats.mask.sum()))
+        update(steps)
 
-    monkeypatch.setattr(gated.topk, "_note_gate_fired", noting)
+    monkeypatch.setattr(term, "after_generator_update", noting)
     for _ in range(6):
         gated.step()
     monkeypatch.setattr(torch, "topk", watched)
@@ -339,7 +334,7 @@ def test_gate_and_slice_use_the_same_k_in_every_update(
     assert used["gate"] == used["slice"]
     assert used["gate"][0] == 8
     assert len(set(used["gate"])) >= 2
-    assert gated.k == sliced.k == gated.topk.k
+    assert k_of(gated.terms) == k_of(sliced.terms) == gate_of(gated).k
 
 
 def test_a_baseline_resumed_with_the_gate_has_made_progress() -> None:
@@ -349,7 +344,7 @@ def test_a_baseline_resumed_with_the_gate_has_made_progress() -> None:
     gated = tiny_trainer()
     gated.load_state_dict(baseline.state_dict())
     gated.step()
-    assert gated.topk.stats.k == 2  # two epochs are over
+    assert gate_of(gated).stats.k == 2  # two epochs are over
 
 
 def test_the_configs_learning_rate_wins_over_the_checkpoints() -> None:
@@ -377,7 +372,7 @@ def test_random_states_of_another_kind_of_device_are_replaced() -> None:
     state = trainer.state_dict()
     gpu_like = torch.zeros(16, dtype=torch.uint8)  # a CUDA generator's state has 16 bytes
     state["latents"] = state["augmentation"] = gpu_like
-    state["topk"]["generator_state"] = gpu_like
+    state["methods"]["top-k"]["generator_state"] = gpu_like
     resumed = tiny_trainer({"LOSS": {"topk_policy": "random"}})
     resumed.load_state_dict(state)
     assert not resumed.exact
@@ -401,7 +396,7 @@ def test_the_gate_acts_on_every_accumulated_batch() -> None:
     trainer._train_generator()
     handle.remove()
     kept = [int((g != 0).flatten(1).any(1).sum()) for g in gradients]
-    assert kept == [trainer.k] * 2 == [1, 1]
+    assert kept == [k_of(trainer.terms)] * 2 == [1, 1]
 
 
 def test_one_step_moves_both_networks_and_their_statistics_as_studiogan_does() -> None:
@@ -409,9 +404,9 @@ def test_one_step_moves_both_networks_and_their_statistics_as_studiogan_does() -
         {"OPTIMIZATION": {"acml_steps": 2, "g_updates_per_step": 3, "batch_size": 4}}
     )
     before = {n: v.clone() for n, v in trainer.generator.state_dict().items()}
-    d_before = {n: v.clone() for n, v in trainer.discriminator.state_dict().items()}
+    d_before = {n: v.clone() for n, v in trainer.critic.state_dict().items()}
     trainer.step()
-    after, d_after = trainer.generator.state_dict(), trainer.discriminator.state_dict()
+    after, d_after = trainer.generator.state_dict(), trainer.critic.state_dict()
     # batch statistics move in the generator's updates only: 3 updates x 2 accumulated batches
     assert after["bn4.num_batches_tracked"] == 6
     # spectral norm iterates in every forward pass
@@ -422,21 +417,21 @@ def test_one_step_moves_both_networks_and_their_statistics_as_studiogan_does() -
         assert not torch.equal(d_before[name], d_after[name])
     assert trainer.step_count == 1
     assert trainer.stream.state_dict()["images"] == 16  # 2 critic updates x 2 x 4
-    assert trainer.topk.state_dict()["steps"] == 3
+    assert trainer.progress.steps == 3
 
 
 def test_the_generator_loss_gives_the_critic_no_gradient() -> None:
     trainer = tiny_trainer()
     trainer.d_optimizer.zero_grad()
     trainer._train_generator()
-    assert all(p.grad is None for p in trainer.discriminator.parameters())
+    assert all(p.grad is None for p in trainer.critic.parameters())
 
 
 def test_accumulated_gradient_is_the_mean_over_the_micro_batches() -> None:
     for acml_steps in (1, 2):
         trainer = tiny_trainer(OFF, {"OPTIMIZATION": {"acml_steps": acml_steps}})
         probe = nn.Parameter(torch.zeros(()))
-        trainer._generator_losses = lambda probe=probe: probe * 5
+        trainer._generator_loss = lambda probe=probe: probe * 5
         trainer.g_optimizer = torch.optim.SGD([probe], lr=1.0)
         trainer._train_generator()
         assert probe.item() == -5.0
@@ -457,7 +452,7 @@ def test_ema_follows_studiogans_rule() -> None:
     trainer = tiny_trainer()  # decay 0.9, from step 2
     for _ in range(2):
         trainer.step()
-    weight, average = trainer.generator.linear0.bias, trainer.ema.module.linear0.bias
+    weight, average = trainer.generator.linear0.bias, trainer.averaged_generator().linear0.bias
     assert torch.equal(average, weight)
     previous = average.detach().clone()
     trainer.step()
@@ -469,7 +464,7 @@ def test_k_by_generator_steps() -> None:
     ks = []
     for _ in range(4):
         trainer.step()
-        ks.append((trainer.k, trainer.topk.k))
+        ks.append((k_of(trainer.terms), gate_of(trainer).k))
     # 2, 4, 6, 8 updates are over: 0, 1, 2, 2 blocks of 3
     assert ks == [(8, 8), (4, 4), (2, 2), (2, 2)]
 
@@ -486,9 +481,9 @@ def test_penalised_gradients_are_not_taken_in_bf16_on_a_cpu(name: str) -> None:
     """oneDNN's second derivatives are wrong there for small batches, and look right in the loss."""
     plain, autocast = (tiny_trainer(REGULARIZERS[name], precision=p) for p in ("fp32", "bf16"))
     for trainer in (plain, autocast):
-        trainer._train_discriminator()
+        trainer._train_critic()
     for expected, found in zip(
-        plain.discriminator.parameters(), autocast.discriminator.parameters(), strict=True
+        plain.critic.parameters(), autocast.critic.parameters(), strict=True
     ):
         assert torch.equal(expected, found)
 
@@ -498,8 +493,7 @@ def test_a_generator_without_classes_has_no_keep_rates_of_them() -> None:
         model = {"g_cond_mtd": g_cond, "d_cond_mtd": d_cond}
         trainer = tiny_trainer({"MODEL": model})
         trainer.step()
-        assert trainer.topk is not None
-        assert (trainer.topk.stats.labels is not None) == expected
+        assert (gate_of(trainer).stats.labels is not None) == expected
 
 
 def test_seeds_stay_apart_when_a_run_changes_its_kind_of_device() -> None:

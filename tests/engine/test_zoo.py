@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.engine.tiny import ICR, REGULARIZERS, tiny_trainer
+from tests.engine.tiny import ICR, REGULARIZERS, gate_of, tiny_trainer
 from topk_plugin import keep_mask
+from topk_plugin.engine.methods.topk import k_of
 from topk_plugin.engine.networks import deep_conv
 from topk_plugin.engine.trainer import Trainer
 
@@ -46,7 +47,7 @@ def test_dropped_fakes_get_no_gradient_from_the_critic(
 ) -> None:
     # the one backbone whose widths are fixed
     monkeypatch.setattr(deep_conv, "GENERATOR_CHANNELS", (16, 8, 8, 8))
-    monkeypatch.setattr(deep_conv, "DISCRIMINATOR_CHANNELS", (3, 8, 8, 8, 16))
+    monkeypatch.setattr(deep_conv, "CRITIC_CHANNELS", (3, 8, 8, 8, 16))
     trainer = tiny_trainer(
         {"MODEL": {"backbone": backbone, **BACKBONES[backbone]}},
         CONDITIONINGS[conditioning],
@@ -55,12 +56,11 @@ def test_dropped_fakes_get_no_gradient_from_the_critic(
     )
     for _ in range(2):
         trainer.step()
-    assert trainer.k == 2
+    assert k_of(trainer.terms) == 2
     with first_gradient(trainer) as seen:
         losses = trainer.step()
     assert all(torch.isfinite(loss) for loss in losses.values())
-    assert trainer.topk is not None
-    stats = trainer.topk.stats
+    stats = gate_of(trainer).stats
     assert torch.equal(stats.mask, keep_mask(stats.scores, 2))
     with_gradient = (seen[0] != 0).flatten(1).any(1)
     if regularizer == "ICR":

@@ -6,7 +6,9 @@ import torch
 
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.methods.topk import topk_of
 from topk_plugin.engine.trainer import Trainer
+from topk_plugin.gate.topk import TopK
 
 CLASSES = 4
 
@@ -100,6 +102,12 @@ def tiny_trainer(*changes: dict, seed: int = 0, precision: str = "fp32") -> Trai
         device=torch.device("cpu"),
         precision=precision,
     )
+
+
+def gate_of(trainer: Trainer) -> TopK | None:
+    """The trainer's gate; None with the slice or without top-k."""
+    term = topk_of(trainer.terms)
+    return None if term is None else term.topk
 
 
 def write_image_folder(folder: Path, images: ImageSet | None = None) -> Path:

@@ -23,9 +23,11 @@ from tests.studiogan.real_exchange.studiogan_side import (
     stand_still,
     weights,
 )
+from topk_plugin.engine.building import build_critic, build_generator
 from topk_plugin.engine.checkpoint import RunProgress, load_checkpoint, save_checkpoint
 from topk_plugin.engine.config.config import Config, load_config
-from topk_plugin.engine.networks import build_discriminator, build_generator
+from topk_plugin.engine.data.stream import Batch
+from topk_plugin.engine.methods.topk import k_of
 from topk_plugin.engine.networks.sampling import sampling_copy
 from topk_plugin.engine.trainer import Trainer
 
@@ -117,8 +119,8 @@ class Exchange:
         config, state = config_of(self.name), self.state(origin)
         networks = {}
         for name, network in STATES.items():
-            build = build_discriminator if name == "D" else build_generator
-            networks[name] = build(config.MODEL, config.DATA)
+            build = build_critic if name == "D" else build_generator
+            networks[name] = build(config)
             networks[name].load_state_dict(state[network])
             networks[name].to(precision)
         return networks
@@ -146,7 +148,7 @@ def question_for(name: str) -> tuple[dict[str, Any], Trainer]:
     torch.manual_seed(5)
     config = config_of(name)
     trainer = new_trainer(config)
-    replace_zeros(trainer.generator, trainer.discriminator)
+    replace_zeros(trainer.generator, trainer.critic)
     for _ in range(STEPS):
         trainer.step()
     inputs = {
@@ -256,7 +258,7 @@ class GivenLatents:
     def latents(self, count: int) -> Tensor:
         return self._latents
 
-    def nearby(self, latents: Tensor) -> Tensor:
+    def nearby(self, latents: Tensor, radius: float) -> Tensor:
         return self._nearby
 
 
@@ -265,19 +267,19 @@ def step_of_engine(
 ) -> dict[str, Any]:
     """The step that StudioGAN made, by the engine."""
     trainer = new_trainer(config_of(exchange.name, *changes))
-    networks = {"G": trainer.generator, "G_ema": trainer.ema.module, "D": trainer.discriminator}
+    networks = {"G": trainer.generator, "G_ema": trainer.averaged_generator(), "D": trainer.critic}
     for network in networks.values():
         network.to(precision)
     trainer.load_state_dict(exchange.state(origin))
     if precision == SINGLE:
         stand_still(trainer.g_optimizer, trainer.d_optimizer)
     draws = in_precision(precision, exchange.draws)
-    trainer.stream.next_step = lambda: zip(draws["images"], draws["labels"], strict=True)
+    trainer.stream.next_step = lambda: map(Batch, draws["images"], draws["labels"], draws["labels"])
     trainer.latents = GivenLatents(iter(draws["latents"]))
     trainer.augmentation.manual_seed(AUGMENTATION_SEED)
     losses = trainer.step()
     return {
-        "k": trainer.k,
+        "k": k_of(trainer.terms),
         "losses": {loss: value.item() for loss, value in losses.items()},
         "gradients": {network: gradients(networks[network]) for network in ("D", "G")},
         "after": {name: weights(network) for name, network in networks.items()},
@@ -361,5 +363,5 @@ def test_a_critic_saved_after_an_evaluation_needs_numpy_numbers_allowed(exchange
         content = torch.load(file, weights_only=True)
 
     config = config_of("BigGAN")
-    build_discriminator(config.MODEL, config.DATA).load_state_dict(content["state_dict"])
+    build_critic(config).load_state_dict(content["state_dict"])
     assert content["best_fid"] == 31.5

@@ -13,9 +13,9 @@ from topk_plugin.study.worker import anomaly_detection, without_class
 def test_scores_are_the_critics_in_evaluation_mode_and_leave_it_alone() -> None:
     trainer = tiny_trainer()
     images = tiny_images(11)
-    before = {name: value.clone() for name, value in trainer.discriminator.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.critic.state_dict().items()}
     scores = critic_scores(trainer, images.images, images.labels)
-    critic = trainer.discriminator.eval()
+    critic = trainer.critic.eval()
     pixels = images.images.float() / 127.5 - 1
     expected = critic(pixels, images.labels)["adv_output"]
     torch.testing.assert_close(scores, expected.detach())
@@ -42,7 +42,7 @@ class Brightness(nn.Module):
 
 def test_anomalies_are_found_by_low_scores() -> None:
     trainer, images = tiny_trainer(), tiny_images(40)  # a class is brighter than the one before it
-    trainer.discriminator = Brightness()
+    trainer.critic = Brightness()
     found = anomaly_detection(trainer, images, "class 0")
     assert found == {"auroc": 1.0, "auprc": 1.0, "share": 0.25}
     assert anomaly_detection(trainer, images, "class 3")["auroc"] == 0.0

@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     from topk_plugin.engine.compiling import why_compiling_fails
     from topk_plugin.engine.config.config import load_config
     from topk_plugin.engine.data.open import open_images
-    from topk_plugin.engine.objectives import needs_second_derivatives
+    from topk_plugin.engine.methods.registry import needs_of
     from topk_plugin.engine.plan import describe_plan
     from topk_plugin.engine.trainer import Trainer
     from topk_plugin.ops.dispatch import describe
@@ -132,19 +132,19 @@ def run(options: argparse.Namespace) -> int:
         ) from error
     counts = [
         sum(p.numel() for p in network.parameters()) / 1e6
-        for network in (trainer.generator, trainer.discriminator)
+        for network in (trainer.generator, trainer.critic)
     ]
     say(
         f"model: {config.MODEL.backbone} {config.MODEL.g_cond_mtd}/{config.MODEL.d_cond_mtd}, "
         f"generator {counts[0]:.2f} M and discriminator {counts[1]:.2f} M parameters, "
         f"{device.type}, {precision}{', compiled' if compiled else ''}, seed {run_seed}"
     )
-    if compiled and needs_second_derivatives(config.LOSS):
+    if compiled and needs_of(config).second_derivatives:
         say(
             "note: --compile leaves the discriminator as it is, since its gradient is penalised "
             "(LOSS.apply_gp, apply_r1_reg) and compiled code has no second derivative"
         )
-    if precision == "bf16" and device.type == "cpu" and needs_second_derivatives(config.LOSS):
+    if precision == "bf16" and device.type == "cpu" and needs_of(config).second_derivatives:
         say(
             "note: on a CPU the discriminator's update stays in fp32, since its gradient is "
             "penalised (LOSS.apply_gp, apply_r1_reg) and bf16's second derivatives are wrong there"
@@ -245,13 +245,7 @@ def _settle(
     """Seed and precision: as asked, else the checkpoint's, else the defaults."""
     if checkpoint is None:
         return options.seed or 0, options.precision or "fp32"
-    before, now = asdict(checkpoint.config), asdict(config)
-    changed = [
-        f"{section}.{key} {before[section][key]!r} -> {value!r}"
-        for section, values in now.items()
-        for key, value in values.items()
-        if before[section][key] != value
-    ]
+    changed = checkpoint.config.changes_to(config)
     if options.precision not in (None, checkpoint.precision):
         changed.append(f"--precision {checkpoint.precision} -> {options.precision}")
     if changed:

@@ -12,13 +12,13 @@ from torch import nn
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write
+from topk_plugin.engine.building import build_generator
 from topk_plugin.engine.config.config import Config
-from topk_plugin.engine.networks import build_generator
 from topk_plugin.engine.networks.sampling import sampling_copy
 from topk_plugin.engine.trainer import Trainer
 
 FORMAT = "topk-plugin checkpoint"
-VERSION = 1
+VERSION = 2
 LAST, BEST = "last.pt", "best.pt"
 
 
@@ -113,7 +113,7 @@ class Checkpoint:
         Raises:
             UserError: the state is damaged.
         """
-        generator = build_generator(self.config.MODEL, self.config.DATA)
+        generator = build_generator(self.config)
         try:
             average = self.trainer["generator_ema"] if use_ema else None
             generator.load_state_dict(self.trainer["generator"] if average is None else average)

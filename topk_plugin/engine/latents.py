@@ -3,23 +3,22 @@
 import torch
 from torch import Tensor
 
-from topk_plugin.engine.config.config import Config
+from topk_plugin.engine.keys.settings import Settings
 
 
 class LatentSource:
     """Draws the generator's inputs.
 
     Args:
-        config: MODEL.z_prior and z_dim, DATA.num_classes, LOSS.radius (for zCR).
+        settings: MODEL.z_prior and z_dim, DATA.num_classes.
         seed: any integer.
         device: where the tensors shall be.
     """
 
-    def __init__(self, config: Config, *, seed: int, device: torch.device) -> None:
-        self._prior = config.MODEL.z_prior
-        self._z_dim = config.MODEL.z_dim
-        self._num_classes = config.DATA.num_classes
-        self._radius = config.LOSS.radius or 0.0
+    def __init__(self, settings: Settings, *, seed: int, device: torch.device) -> None:
+        self._prior = settings.MODEL.z_prior
+        self._z_dim = settings.MODEL.z_dim
+        self._num_classes = settings.DATA.num_classes
         self._device = device
         self.generator = torch.Generator(device).manual_seed(seed)
 
@@ -36,6 +35,6 @@ class LatentSource:
             self._num_classes, (count,), generator=self.generator, device=self._device
         )
 
-    def nearby(self, latents: Tensor) -> Tensor:
+    def nearby(self, latents: Tensor, radius: float) -> Tensor:
         """z' = z + radius * noise, the neighbour that zCR compares with (arXiv 2002.04724)."""
-        return latents + self._radius * self.latents(len(latents))
+        return latents + radius * self.latents(len(latents))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topk_plugin.engine.config.config import OptimizationConfig
+from topk_plugin.engine.keys.settings import Section
 
 # StudioGAN gives Adam this eps, not torch's 1e-8.
 ADAM_EPS = 1e-6
@@ -14,7 +14,7 @@ ADAM_EPS = 1e-6
 
 def build_optimizer(
     parameters: Iterable[nn.Parameter],
-    settings: OptimizationConfig,
+    settings: Section,
     *,
     learning_rate: float,
     weight_decay: float,

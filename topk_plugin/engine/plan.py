@@ -5,12 +5,13 @@ import math
 
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.evidence import describe_evidence
-from topk_plugin.engine.trainer import images_per_step, top_k_schedule
+from topk_plugin.engine.methods.topk import schedule_of
+from topk_plugin.engine.trainer import images_per_step
 
 
 def steps_to_floor(config: Config, steps_per_epoch: float) -> float | None:
     """Training steps until k reaches its floor; infinity if it never does, None without top-k."""
-    schedule, batch = top_k_schedule(config), config.OPTIMIZATION.batch_size
+    schedule, batch = schedule_of(config, steps_per_epoch), config.OPTIMIZATION.batch_size
     if schedule is None:
         return None
     if math.isinf(schedule.progress_to_floor):
@@ -26,7 +27,7 @@ def steps_to_floor(config: Config, steps_per_epoch: float) -> float | None:
 
 def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
     """Lines on the top-k settings: where k starts and ends, and a remedy if it ends too high."""
-    schedule, loss = top_k_schedule(config), config.LOSS
+    schedule, loss = schedule_of(config, steps_per_epoch), config.LOSS
     optimization = config.OPTIMIZATION
     floor_at = steps_to_floor(config, steps_per_epoch)
     if schedule is None or floor_at is None:

@@ -20,6 +20,7 @@ from topk_plugin.engine.checkpoint import BEST, LAST, Checkpoint, RunProgress, s
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.latents import LatentSource
+from topk_plugin.engine.methods.topk import k_of, topk_of
 from topk_plugin.engine.run_folder import RunFolder
 from topk_plugin.engine.sample_grid import class_grid, generate, save_grid
 from topk_plugin.engine.trainer import Trainer
@@ -97,8 +98,9 @@ class TrainingRun:
         # -1: a run that was killed before its first checkpoint starts anew, its log too
         self._log = RunLog(folder.path, -1 if checkpoint is None else checkpoint.step)
         self._monitor: TopKMonitor | None = None
-        if trainer.topk is not None:
-            self._monitor = TopKMonitor(trainer.topk, self.config.DATA.num_classes)
+        top_k = topk_of(trainer.terms)
+        if top_k is not None and top_k.topk is not None:
+            self._monitor = TopKMonitor(top_k.topk, self.config.DATA.num_classes)
         self._grid = class_grid(self.config, seed=GRID_SEED, device=trainer.device)
         self._stop_asked = False
         self._may_stop_now = False
@@ -179,8 +181,9 @@ class TrainingRun:
         scalars["speed/images_per_second"] = rate
         if self._monitor is not None:
             scalars |= self._monitor.scalars()
-        elif self.trainer.k is not None:
-            scalars["topk/k"] = float(self.trainer.k)
+        elif (k := k_of(self.trainer.terms)) is not None:
+            scalars["topk/k"] = float(k)
+        scalars |= {name: float(value) for name, value in self.trainer.scalars().items()}
         self._log.scalars(step, scalars)
         diverged = not all(math.isfinite(value) for value in values)
         if diverged and self.progress.diverged_at_step is None:
@@ -275,7 +278,7 @@ class TrainingRun:
                 "topk_policy": loss.topk_policy,
                 "topk_normalize": loss.topk_normalize,
                 "topk_every": loss.topk_every,
-                "k_at_the_end": self.trainer.k,
+                "k_at_the_end": k_of(self.trainer.terms),
             }
         final = history[-1] if history and history[-1]["step"] == self.trainer.step_count else {}
         return {

@@ -1,32 +1,32 @@
-"""One GAN in training: networks, optimisers, moving average, top-k, random streams, and one step.
+"""One GAN in training: networks, optimisers, methods, random streams, and one step.
 
 The order of everything inside a step is StudioGAN's, so that the two can be compared.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.seeds import derive_seed
+from topk_plugin.engine.building import build_critic, build_generator, head_of
 from topk_plugin.engine.compiling import compile_forward
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.engine.data.stream import BatchStream
-from topk_plugin.engine.ema import GeneratorEMA
+from topk_plugin.engine.data.stream import Batch, BatchStream
+from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.latents import LatentSource
-from topk_plugin.engine.networks import build_discriminator, build_generator
+from topk_plugin.engine.methods.method import Fakes, Gan, Needs, Term
+from topk_plugin.engine.methods.registry import methods_on, needs_of, terms_of
 from topk_plugin.engine.networks.frozen_statistics import frozen_batch_statistics
 from topk_plugin.engine.networks.sampling import sampling_copy
 from topk_plugin.engine.networks.self_attention import allow_second_derivatives
-from topk_plugin.engine.objectives import Fakes, Objectives, given, needs_second_derivatives
+from topk_plugin.engine.objectives import CriticInput, Objectives
 from topk_plugin.engine.optimizers import build_optimizer, load_optimizer
-from topk_plugin.gate import ranks as distributed
-from topk_plugin.gate.schedule import KSchedule
-from topk_plugin.gate.topk import TopK
+from topk_plugin.gate.progress import Progress
 
 
 class Trainer:
@@ -46,6 +46,10 @@ class Trainer:
         compiled: put both networks through torch.compile; the first steps then take a minute. A
             critic whose gradient is penalised stays as it is: compiled code has no second
             derivative.
+
+    Attributes:
+        terms: names -> the methods at work, in the order in which they act.
+        progress: generator updates and epochs that are over.
 
     Raises:
         ValueError: the networks can't be built.
@@ -67,73 +71,95 @@ class Trainer:
         self.device = device
         self.precision = precision
         self.step_count = 0
-        # What the schedule of k counts, for the gate and the slice alike: whole epochs as they
-        # were when the step began, and generator updates.
-        self._epochs = 0
-        self._generator_updates = 0
+        self.progress = Progress()
         self.exact = True
         self.last_fakes: Tensor | None = None
-        optimization, model = config.OPTIMIZATION, config.MODEL
+        for method in methods_on(config):
+            if method.choose_images is not None:
+                images = method.choose_images(images, config)
+        self.terms: dict[str, Term] = terms_of(config)
+        self._terms = tuple(self.terms.values())
+        self._needs: Needs = needs_of(config)
+        self._build_networks()
+        self._build_data(images)
+        self.augmentation = torch.Generator(device)
+        self.augmentation.manual_seed(derive_seed(seed, "augmentation"))
+        critic_input = CriticInput(self.critic, self._terms)
+        self.objectives = Objectives(self._terms, critic_input)
+        gan = Gan(
+            settings=config,
+            generator=self.generator,
+            critic=self.critic,
+            critic_input=critic_input,
+            head=head_of(config),
+            images=images,
+            device=device,
+            random=self.augmentation,
+            seed=seed,
+            steps_per_epoch=self.steps_per_epoch,
+            progress=self.progress,
+        )
+        for term in self._terms:
+            term.setup(gan)
+        if self._needs.second_derivatives:
+            allow_second_derivatives(self.critic)
+        elif compiled:
+            compile_forward(self.critic)
+        if compiled:
+            compile_forward(self.generator)
+
+    def _build_networks(self) -> None:
+        optimization = self.config.OPTIMIZATION
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would reseed the generators of all GPUs too
-            torch.default_generator.manual_seed(seed)
-            generator = build_generator(model, config.DATA)
-            discriminator = build_discriminator(model, config.DATA)
+            torch.default_generator.manual_seed(self._seed)
+            generator = build_generator(self.config)
+            critic = build_critic(self.config)
         # Convolutions are faster with the channels innermost: about a fifth of a step on a CPU.
-        self.generator = generator.to(device).to(memory_format=torch.channels_last)
-        self.discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
+        self.generator = generator.to(self.device).to(memory_format=torch.channels_last)
+        self.critic = critic.to(self.device).to(memory_format=torch.channels_last)
+        # What a method has frozen stays so, and belongs to no optimiser.
+        self._critic_parameters = [p for p in self.critic.parameters() if p.requires_grad]
         self.g_optimizer = build_optimizer(
-            self.generator.parameters(),
+            [p for p in self.generator.parameters() if p.requires_grad],
             optimization,
             learning_rate=optimization.g_lr,
             weight_decay=optimization.g_weight_decay,
         )
         self.d_optimizer = build_optimizer(
-            self.discriminator.parameters(),
+            self._critic_parameters,
             optimization,
             learning_rate=optimization.d_lr,
             weight_decay=optimization.d_weight_decay,
         )
-        self.ema: GeneratorEMA | None = None
-        if model.apply_g_ema:
-            assert model.g_ema_decay is not None  # checked with the config
-            assert model.g_ema_start is not None
-            self.ema = GeneratorEMA(self.generator, model.g_ema_decay, model.g_ema_start)
+
+    def _build_data(self, images: ImageSet) -> None:
+        optimization = self.config.OPTIMIZATION
         self.stream = BatchStream(
             images,
             batch_size=optimization.batch_size,
             batches_per_step=optimization.d_updates_per_step * optimization.acml_steps,
-            seed=seed,
-            flip=config.PRE.apply_rflip,
-            device=device,
+            seed=self._seed,
+            flip=self.config.PRE.apply_rflip,
+            device=self.device,
+            order=self._order,
         )
-        self.latents = LatentSource(config, seed=derive_seed(seed, "latents"), device=device)
-        self._check_that_a_step_fits_in_an_epoch(images)
-        self.augmentation = torch.Generator(device)
-        self.augmentation.manual_seed(derive_seed(seed, "augmentation"))
-        self.objectives = Objectives(config, self.discriminator, self.augmentation)
-        self.schedule = top_k_schedule(config)
-        self.topk: TopK | None = None
-        if self.schedule is not None and config.LOSS.topk_mode == "gate":
-            self.topk = TopK(
-                self.schedule,
-                policy=cast(Any, config.LOSS.topk_policy),
-                scope=cast(Any, config.LOSS.topk_scope or _default_scope()),
-                normalize=cast(Any, config.LOSS.topk_normalize),
-                seed=derive_seed(seed, "random policy"),
+        self.latents = LatentSource(
+            self.config, seed=derive_seed(self._seed, "latents"), device=self.device
+        )
+        if self.steps_per_epoch < 1:
+            raise UserError(
+                f"{images.name} has {len(images)} images and gives {self.stream.steps_per_epoch} "
+                "steps' worth of real batches, but with LOSS.apply_fm one step takes "
+                f"{_baskets_per_step(self.config, self._needs)} times as many; lower "
+                "OPTIMIZATION.batch_size, d_updates_per_step, g_updates_per_step or acml_steps, or "
+                "give more images"
             )
-            # the labels of a generator that is given none are noise: no keep rates of them
-            conditional = model.g_cond_mtd != "W/O"
-            self.topk.attach(
-                self.discriminator, score="adv_output", labels=1 if conditional else None
-            )
-        self._penalised = needs_second_derivatives(config.LOSS)
-        if self._penalised:
-            allow_second_derivatives(self.discriminator)
-        elif compiled:
-            compile_forward(self.discriminator)
-        if compiled:
-            compile_forward(self.generator)
+
+    def _order(self, generator: torch.Generator, count: int) -> Tensor | None:
+        """The first order that a method has for an epoch."""
+        orders = (term.order(generator, count) for term in self._terms)
+        return next((order for order in orders if order is not None), None)
 
     # --- one step --------------------------------------------------------------------------
 
@@ -144,133 +170,107 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Training steps that a pass over the images takes, on average.
-
-        As in StudioGAN, feature matching takes a whole basket of real batches for each batch of
-        the generator and looks at the first one only.
-        """
-        return self.stream.steps_per_epoch / self._baskets_per_step
-
-    @property
-    def _baskets_per_step(self) -> int:
-        optimization = self.config.OPTIMIZATION
-        matched = optimization.g_updates_per_step * optimization.acml_steps
-        return 1 + matched if self.config.LOSS.apply_fm else 1
-
-    def _check_that_a_step_fits_in_an_epoch(self, images: ImageSet) -> None:
-        if self.steps_per_epoch < 1:
-            raise UserError(
-                f"{images.name} has {len(images)} images and gives {self.stream.steps_per_epoch} "
-                f"baskets of real batches, but with LOSS.apply_fm one step takes "
-                f"{self._baskets_per_step}; lower OPTIMIZATION.batch_size, d_updates_per_step, "
-                "g_updates_per_step or acml_steps, or give more images"
-            )
-
-    @property
-    def k(self) -> int | None:
-        """Samples of a batch that the generator learns from now; None without top-k."""
-        if self.schedule is None:
-            return None
-        every = self.schedule.every
-        progress = self._epochs if every == "epoch" else self._generator_updates // every
-        return self.schedule.k(progress, self.config.OPTIMIZATION.batch_size)
+        """Training steps that a pass over the images takes, on average."""
+        return self.stream.steps_per_epoch / _baskets_per_step(self.config, self._needs)
 
     def step(self) -> dict[str, Tensor]:
-        """Update discriminator and generator as often as OPTIMIZATION says.
+        """Update critic and generator as often as OPTIMIZATION says.
 
         Returns:
             The losses of the last updates, 0-d tensors on the device: ``loss/generator``,
-            ``loss/discriminator``, and ``loss/conditional`` (of real images) with AC, 2C, D2DCE.
+            ``loss/discriminator``, and what methods log (``loss/conditional`` of real images).
         """
         if self.config.OPTIMIZATION.d_first:
-            losses = self._train_discriminator()
+            losses = self._train_critic()
             losses |= self._train_generator()
         else:
             losses = self._train_generator()
-            losses |= self._train_discriminator()
+            losses |= self._train_critic()
         self.step_count += 1
-        if self.stream.epoch > self._epochs:
-            self._epochs = self.stream.epoch
-            if self.topk is not None:
-                self.topk.end_epoch()
+        if self.stream.epoch > self.progress.epochs:
+            self.progress.epochs = self.stream.epoch
+            for term in self._terms:
+                term.end_epoch()
         return losses
 
-    def _train_discriminator(self) -> dict[str, Tensor]:
+    def _train_critic(self) -> dict[str, Tensor]:
         optimization = self.config.OPTIMIZATION
         self.generator.train()
-        self.discriminator.train()
-        self.discriminator.requires_grad_(True)
+        self.critic.train()
+        self._let_the_critic_learn(True)
         batches = iter(self.stream.next_step())
         losses: dict[str, Tensor] = {}
         for _ in range(optimization.d_updates_per_step):
             self.d_optimizer.zero_grad()
             for _ in range(optimization.acml_steps):
-                with self._discriminator_autocast():
-                    losses = self._discriminator_losses(*next(batches))
+                with self._critic_autocast():
+                    losses = self._critic_losses(next(batches))
                 (losses["loss/discriminator"] / optimization.acml_steps).backward()
             self.d_optimizer.step()
+            for term in self._terms:
+                term.after_critic_update()
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _discriminator_losses(self, real: Tensor, real_labels: Tensor) -> dict[str, Tensor]:
+    def _critic_losses(self, real: Batch) -> dict[str, Tensor]:
         with torch.no_grad(), frozen_batch_statistics(self.generator):
-            fakes = self._generate(len(real))
-        return self.objectives.of_discriminator(real, real_labels, fakes, step=self.step_count)
+            fakes = self._generate(len(real.images))
+        return self.objectives.of_critic(real, fakes, steps=self.step_count)
 
     def _train_generator(self) -> dict[str, Tensor]:
         optimization = self.config.OPTIMIZATION
         self.generator.train()
-        self.discriminator.train()
+        self.critic.train()
         # no gradient for the critic's weights: it would cost time and be thrown away
-        self.discriminator.requires_grad_(False)
+        self._let_the_critic_learn(False)
         total = torch.zeros((), device=self.device)
         for _ in range(optimization.g_updates_per_step):
             self.g_optimizer.zero_grad()
-            with self._generator_step():
+            with ExitStack() as around:
+                for term in self._terms:
+                    around.enter_context(term.around_generator_update())
                 for _ in range(optimization.acml_steps):
                     with self._autocast():
-                        total = self._generator_losses()
+                        total = self._generator_loss()
                     (total / optimization.acml_steps).backward()
             self.g_optimizer.step()
-            if self.ema is not None:
-                self.ema.update(self.step_count)
-            self._generator_updates += 1
-            if self.topk is not None:
-                self.topk.end_step()
+            self.progress.end_step()
+            for term in self._terms:
+                term.after_generator_update(self.step_count)
         return {"loss/generator": total.detach()}
 
-    def _generator_losses(self) -> Tensor:
-        loss = self.config.LOSS
+    def _generator_loss(self) -> Tensor:
         fakes = self._generate(self.config.OPTIMIZATION.batch_size)
         self.last_fakes = fakes.images.detach()
-        return self.objectives.of_generator(
-            fakes,
-            k=self.k if loss.topk_mode == "slice" else None,
-            real=self.stream.next_step(first_only=True)[0] if loss.apply_fm else None,
-        )
+        real = None
+        if self._needs.real_in_generator_update:
+            real = self.stream.next_step(first_only=True)[0]
+        return self.objectives.of_generator(fakes, real)
 
     def _generate(self, count: int) -> Fakes:
         labels = self.latents.labels(count)
         z = self.latents.latents(count)
-        nearby = self.latents.nearby(z) if self.config.LOSS.apply_zcr else None
+        radius = self._needs.nearby
+        nearby = None if radius is None else self.latents.nearby(z, radius)
         images = self.generator(z, labels)
         images_nearby = None if nearby is None else self.generator(nearby, labels)
         return Fakes(images, labels, images_nearby)
 
-    def _generator_step(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.topk is None else self.topk.generator_step()
+    def _let_the_critic_learn(self, learning: bool) -> None:
+        for parameter in self._critic_parameters:
+            parameter.requires_grad_(learning)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
-    def _discriminator_autocast(self) -> AbstractContextManager[Any]:
+    def _critic_autocast(self) -> AbstractContextManager[Any]:
         """Penalised gradients stay in fp32 on a CPU.
 
         With fewer than 16 images at once oneDNN 3.x (torch 2.15) computes the bf16 convolution
         that is the second derivative of a 3x3 one wrongly (too small), without a word.
         """
-        if self._penalised and self.device.type == "cpu":
+        if self._needs.second_derivatives and self.device.type == "cpu":
             return nullcontext()
         return self._autocast()
 
@@ -278,56 +278,64 @@ class Trainer:
 
     def sampler(self, *, use_ema: bool = True) -> nn.Module:
         """A copy of the generator in evaluation mode, of its moving average where there is one."""
-        if use_ema and self.ema is not None:
-            return sampling_copy(self.ema.module)
-        return sampling_copy(self.generator)
+        average = self.averaged_generator() if use_ema else None
+        return sampling_copy(self.generator if average is None else average)
+
+    def averaged_generator(self) -> nn.Module | None:
+        """The generator that a method has averaged to sample from; None: none does."""
+        averages = (term.averaged_generator() for term in self._terms)
+        return next((average for average in averages if average is not None), None)
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Names and 0-d tensors that the methods have for the log."""
+        return {name: value for term in self._terms for name, value in term.scalars().items()}
 
     # --- state -----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors and plain data."""
+        average = self.averaged_generator()
+        states = {name: term.state_dict() for name, term in self.terms.items()}
         return {
             "step": self.step_count,
-            "generator_updates": self._generator_updates,
+            "generator_updates": self.progress.steps,
             "generator": self.generator.state_dict(),
-            "generator_ema": None if self.ema is None else self.ema.module.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
+            "generator_ema": None if average is None else average.state_dict(),
+            "discriminator": self.critic.state_dict(),
             "g_optimizer": self.g_optimizer.state_dict(),
             "d_optimizer": self.d_optimizer.state_dict(),
-            "topk": None if self.topk is None else self.topk.state_dict(),
             "stream": self.stream.state_dict(),
             "latents": self.latents.generator.get_state(),
             "augmentation": self.augmentation.get_state(),
-            "objectives": self.objectives.state_dict(),
+            "methods": {name: state for name, state in states.items() if state},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state``, on this trainer's device, with this trainer's config.
 
-        Learning rates and other settings of the optimisers are the config's. From another kind of
-        device the random streams can't be taken over; they then start anew (``exact`` is False).
+        Learning rates and other settings of the optimisers are the config's. A method that was off
+        until now starts anew, but top-k's schedule goes by the training's progress. From another
+        kind of device the random streams can't be taken over; they then start anew (``exact`` is
+        False).
 
         Raises:
             RuntimeError, ValueError, KeyError: the state is not one of such a GAN.
         """
         self.generator.load_state_dict(state["generator"])
-        self.discriminator.load_state_dict(state["discriminator"])
-        if self.ema is not None:
-            average = state["generator_ema"]
-            self.ema.module.load_state_dict(state["generator"] if average is None else average)
+        self.critic.load_state_dict(state["discriminator"])
+        average = self.averaged_generator()
+        if average is not None:
+            before = state["generator_ema"]
+            average.load_state_dict(state["generator"] if before is None else before)
         load_optimizer(self.g_optimizer, state["g_optimizer"])
         load_optimizer(self.d_optimizer, state["d_optimizer"])
         self.stream.load_state_dict(state["stream"])
-        # checkpoints of versions without LeCam have no such entry
-        self.objectives.load_state_dict(state.get("objectives", {"lecam": None}), self.device)
         self.step_count = int(state["step"])
-        self._generator_updates = int(state["generator_updates"])
-        self._epochs = self.stream.epoch
-        if self.topk is not None:
-            # a run that had no gate until now has made progress all the same
-            before = state["topk"] or self.topk.state_dict()
-            progress = {"steps": self._generator_updates, "epochs": self._epochs}
-            self.topk.load_state_dict({**before, **progress})
+        for name, term in self.terms.items():
+            if name in state["methods"]:
+                term.load_state_dict(state["methods"][name], self.device)
+        progress = {"steps": state["generator_updates"], "epochs": self.stream.epoch}
+        self.progress.load_state_dict(progress)
         self.exact = True
         for name, generator in (
             ("latents", self.latents.generator),
@@ -340,23 +348,22 @@ class Trainer:
                 self.exact = False
 
 
-def images_per_step(config: Config) -> int:
+def images_per_step(settings: Settings) -> int:
     """Real images that one training step shows to the critic."""
-    optimization = config.OPTIMIZATION
+    optimization = settings.OPTIMIZATION
     updates = optimization.d_updates_per_step
-    if config.LOSS.apply_fm:
+    if needs_of(settings).real_in_generator_update:
         updates += optimization.g_updates_per_step
-    return optimization.batch_size * optimization.acml_steps * updates
+    return int(optimization.batch_size * optimization.acml_steps * updates)
 
 
-def top_k_schedule(config: Config) -> KSchedule | None:
-    """The schedule of section LOSS, or None when top-k training is off."""
-    loss = config.LOSS
-    if not loss.apply_topk:
-        return None
-    every = loss.topk_every if isinstance(loss.topk_every, int) else "epoch"
-    return KSchedule(given(loss.topk_gamma), given(loss.topk_nu), cast(Any, every))
+def _baskets_per_step(settings: Settings, needs: Needs) -> int:
+    """How far the stream moves in a step, in what the critic's updates of a step take.
 
-
-def _default_scope() -> str:
-    return "global" if distributed.world_size() > 1 else "rank"
+    As in StudioGAN, a real batch in the generator's update costs a whole basket of real batches of
+    which the first is looked at.
+    """
+    optimization = settings.OPTIMIZATION
+    if not needs.real_in_generator_update:
+        return 1
+    return 1 + int(optimization.g_updates_per_step * optimization.acml_steps)

@@ -10,7 +10,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from topk_plugin.engine.networks.conditional_norm import ConditionalBatchNorm2d
 from topk_plugin.engine.networks.generator_block import GeneratorBlock
-from topk_plugin.engine.networks.resnet_discriminator import DiscriminatorBlock, FirstBlock
+from topk_plugin.engine.networks.resnet_critic import CriticBlock, FirstBlock
 from topk_plugin.engine.networks.self_attention import SelfAttention
 from topk_plugin.ops.batch_norm_modules import can_be_modulated
 from topk_plugin.ops.resampling_layers import Conv2dAvgPool, UpsampleConv2d
@@ -132,7 +132,7 @@ def _first_block(block: Any) -> Iterator[tuple[nn.Module, Members]]:
 
 def _discriminator_block(block: Any) -> Iterator[tuple[nn.Module, Members]]:
     if block.downsample and _is_foldable(block.conv2d2):
-        members = {"forward": DiscriminatorBlock.forward, "halve": True, "project_skip": True}
+        members = {"forward": CriticBlock.forward, "halve": True, "project_skip": True}
         # StudioGAN's activations work in place: what is left in x is what its skip path starts from
         members |= {"skip_activated": False, **_norms(block, "bn0", "bn1", "bn2")}
         yield block, members

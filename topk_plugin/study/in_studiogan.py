@@ -51,8 +51,9 @@ def train(spec: RunSpec, trainer: Trainer, folder: Path) -> None:
         raise UserError(f"StudioGAN saved no checkpoint of step {spec.steps:,} in {own}")
     for name, attribute in NETWORKS.items():
         getattr(trainer, attribute).load_state_dict(_state(saved, name))
-    if trainer.ema is not None:
-        trainer.ema.module.load_state_dict(_state(saved, AVERAGE))
+    average = trainer.averaged_generator()
+    if average is not None:
+        average.load_state_dict(_state(saved, AVERAGE))
 
 
 def checkpoints(folder: Path) -> Path | None:

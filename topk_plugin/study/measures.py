@@ -145,7 +145,7 @@ def critic_scores(trainer: Trainer, images: Tensor, labels: Tensor) -> Tensor:
     Returns:
         float32 [N] on the CPU.
     """
-    critic, batch = trainer.discriminator, trainer.config.OPTIMIZATION.batch_size
+    critic, batch = trainer.critic, trainer.config.OPTIMIZATION.batch_size
     was_training = critic.training
     critic.eval()
     scores = []

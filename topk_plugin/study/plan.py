@@ -161,9 +161,9 @@ def _wait(device: torch.device) -> None:
 
 def _checkpoint_bytes(trainer: Trainer) -> int:
     """Weights, moving average and the two moments of Adam."""
-    networks = (trainer.generator, trainer.discriminator)
+    networks = (trainer.generator, trainer.critic)
     weights = [sum(p.numel() for p in network.parameters()) for network in networks]
-    return 4 * (3 * sum(weights) + (weights[0] if trainer.ema is not None else 0))
+    return 4 * (3 * sum(weights) + (weights[0] if trainer.averaged_generator() is not None else 0))
 
 
 def _hours(seconds: float) -> str:

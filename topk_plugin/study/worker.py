@@ -27,6 +27,7 @@ from topk_plugin.engine.checkpoint import LAST, load_checkpoint
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.open import open_images
+from topk_plugin.engine.methods.topk import k_of
 from topk_plugin.engine.run import Interrupted, RunOptions, TrainingRun, evaluate_generator
 from topk_plugin.engine.run_folder import RunFolder
 from topk_plugin.engine.trainer import Trainer
@@ -149,7 +150,7 @@ def _train(
     )
     result = training.run()
     names = ("history", "measured_with", "diverged_at_step", "training_seconds")
-    return {name: result[name] for name in names} | {"k_at_the_end": trainer.k}
+    return {name: result[name] for name in names} | {"k_at_the_end": k_of(trainer.terms)}
 
 
 def _train_in_studiogan(

@@ -1,7 +1,7 @@
 """Reading StudioGAN's YAML schema: defaults, overrides, round trips, and every refusal."""
 
+import json
 import math
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,17 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.engine.config.config import (
-    Config,
-    LossConfig,
-    ModelConfig,
-    OptimizationConfig,
-    load_config,
-)
+from topk_plugin.engine.config.config import Config, load_config
 from topk_plugin.engine.config.file import read_config_file
-from topk_plugin.engine.config.sections import SECTIONS
-from topk_plugin.engine.config.studiogan_schema import PLUGIN_KEYS, RUN_OPTIONS, STUDIOGAN_DEFAULTS
+from topk_plugin.engine.config.table import table
+from topk_plugin.engine.keys.studiogan import RUN_OPTIONS
 
+KEYS = table()
+STUDIOGAN_DEFAULTS = KEYS.studiogan_defaults
 BASE = 'MODEL:\n  backbone: "big_resnet"\n'
 STUDIOGAN = "PyTorch-StudioGAN (topk-plugin studiogan run CHECKOUT -- -t"
 
@@ -55,32 +51,27 @@ def refused_override(*overrides, base=BASE, tmp_path):
 # --- values and defaults ---------------------------------------------------------------------
 
 
-def test_a_key_left_out_holds_studiogans_default(write):
+def test_a_key_left_out_holds_its_default(write):
     config = load_config(write(BASE))
-    for name, section in SECTIONS.items():
-        own = PLUGIN_KEYS.get(name, ())
-        for key in fields(section):
-            if key.name in own or key.name == "backbone":
-                continue
-            expected = STUDIOGAN_DEFAULTS[name][key.name]
-            expected = {"N/A": None}.get(expected, expected) if expected != ["N/A"] else ()
-            value = getattr(getattr(config, name), key.name)
-            assert value == expected, f"{name}.{key.name}"
-            assert type(value) is type(expected), f"{name}.{key.name}"
+    for key in KEYS.keys:
+        if key.name != "backbone":
+            value = getattr(getattr(config, key.section), key.name)
+            assert value == key.default, key.full_name
+            assert type(value) is type(key.default), key.full_name
 
 
 def test_the_plugins_own_keys_have_the_documented_defaults():
-    loss = LossConfig()
+    loss = Config.unchecked().LOSS
     assert (loss.topk_mode, loss.topk_policy, loss.topk_normalize) == ("gate", "top", "kept")
     assert (loss.topk_scope, loss.topk_every) == (None, "epoch")
     assert loss.real_label == 1.0
 
 
-def test_every_supported_key_exists_in_studiogan_or_is_the_plugins():
-    for name, section in SECTIONS.items():
-        keys = {key.name for key in fields(section)}
-        assert keys <= set(STUDIOGAN_DEFAULTS[name]) | PLUGIN_KEYS.get(name, frozenset())
-    assert not PLUGIN_KEYS["LOSS"] & set(STUDIOGAN_DEFAULTS["LOSS"])
+def test_a_key_is_studiogans_or_the_plugins():
+    recorded = json.loads(Path(__file__).with_name("studiogan_defaults.json").read_text())
+    assert recorded == STUDIOGAN_DEFAULTS
+    ours = {key.full_name for key in KEYS.keys if key.ours}
+    assert not ours & {f"{s}.{key}" for s, keys in recorded.items() for key in keys}
 
 
 def test_values_arrive_in_the_types_the_engine_works_with(write):
@@ -180,6 +171,10 @@ def test_a_wrong_override_is_refused(override, parts, tmp_path):
         ("RUN: {seed: 1}", ["RUN.seed", "command line", "--seed N"]),
         ("RUN: {mixed_precision: True}", ["RUN.mixed_precision", "--precision bf16"]),
         ("RUN: {freezeD: 2}", ["RUN.freezeD", "no such option"]),
+        ("RUN: {print_freq: 2}", ["RUN.print_freq", "here it is --print_freq STEPS"]),
+        ("RUN: {save_freq: 2}", ["RUN.save_freq", "here it is --save_freq STEPS"]),
+        ("RUN: {load_best: True}", ["RUN.load_best", "-best of `topk-plugin evaluate`"]),
+        ("RUN: {ref_dataset: test}", ["RUN.ref_dataset", "-ref SPLIT"]),
         ("RUN: {sed: 1}", ["RUN.sed", "command line"]),
         ("DATA: {data_dir: x}", ["DATA.data_dir", "command line", "-data PATH"]),
         ("LOSS:", ["Section LOSS", "is empty"]),
@@ -272,6 +267,9 @@ def test_no_run_option_is_also_a_key(option):
         ("LOSS.topk_every=0", ["LOSS.topk_every is 0", "'epoch'"]),
         ("LOSS.topk_every=step", ["LOSS.topk_every is 'step'", "'epoch'"]),
         ("LOSS.topk_policy=best", ["LOSS.topk_policy is 'best'", "'balanced'"]),
+        ("LOSS.topk_release_from=half", ["LOSS.topk_release_from is 'half'", "such as '50%'"]),
+        ("LOSS.topk_release_to=120%", ["LOSS.topk_release_to is '120%'", "0% to 100%"]),
+        ("LOSS.topk_release_to=-1", ["LOSS.topk_release_to is -1", "at least 0"]),
         ("LOSS.topk_scope=world", ["LOSS.topk_scope is 'world'", "'rank', 'global'"]),
         ("AUG.bcr_aug_type=byol", ["AUG.bcr_aug_type is 'byol'", "'diffaug'", STUDIOGAN]),
         ("AUG.diffaug_type=bgc", ["AUG.diffaug_type is 'bgc'", "'diffaug'", STUDIOGAN]),
@@ -395,6 +393,12 @@ def test_a_feature_needs_each_of_its_settings(group, write):
         ([*DCGAN, "MODEL.d_conv_dim=32"], ["MODEL.d_conv_dim is 32", "are fixed", "'N/A'"]),
         (["MODEL.backbone=deep_conv"], ["MODEL.g_conv_dim is 64", "are fixed", "'N/A'"]),
         (["MODEL.backbone=resnet", "MODEL.g_shared_dim=8"], ["g_shared_dim is 8", "'resnet'"]),
+        ([*TOPK, "LOSS.topk_release_from=1"], ["topk_release_from needs LOSS.topk_release_to"]),
+        ([*TOPK, "LOSS.topk_release_to=50%"], ["topk_release_to needs LOSS.topk_release_from"]),
+        (
+            [*TOPK, "LOSS.topk_release_from=60%", "LOSS.topk_release_to=30%"],
+            ["topk_release_from is 60%", "topk_release_to 30%", "later"],
+        ),
         ([*DCGAN, "DATA.img_size=64"], ["DATA.img_size is 64", "images of 32 only"]),
         ([*DCGAN, "MODEL.apply_attn=true", "MODEL.attn_d_loc=[4]"], ["numbered from 1 to 3"]),
         (["LOSS.real_label=0.9", "LOSS.adv_loss=hinge"], ["real_label is 0.9", "use 'vanilla'"]),
@@ -567,27 +571,29 @@ def test_any_text_becomes_data_or_one_sentence(tmp_path_factory, text):
 
 
 def everything_set() -> Config:
-    return Config(
-        MODEL=ModelConfig(
-            backbone="big_resnet",
-            g_cond_mtd="cBN",
-            g_shared_dim=128,
-            apply_attn=True,
-            attn_g_loc=(1, 2),
-            apply_g_ema=True,
-            g_ema_decay=0.9999,
-            g_ema_start=7,
-        ),
-        LOSS=LossConfig(
-            apply_topk=True,
-            topk_gamma=0.99,
-            topk_nu=0.5,
-            topk_policy="balanced",
-            topk_scope="global",
-            topk_normalize="batch",
-            topk_every=2000,
-        ),
-        OPTIMIZATION=OptimizationConfig(g_lr=5e-5, d_lr=1e-12),
+    return Config.unchecked(
+        MODEL={
+            "backbone": "big_resnet",
+            "g_cond_mtd": "cBN",
+            "g_shared_dim": 128,
+            "apply_attn": True,
+            "attn_g_loc": (1, 2),
+            "apply_g_ema": True,
+            "g_ema_decay": 0.9999,
+            "g_ema_start": 7,
+        },
+        LOSS={
+            "apply_topk": True,
+            "topk_gamma": 0.99,
+            "topk_nu": 0.5,
+            "topk_policy": "balanced",
+            "topk_scope": "global",
+            "topk_normalize": "batch",
+            "topk_every": 2000,
+            "topk_release_from": "30%",
+            "topk_release_to": 12.5,
+        },
+        OPTIMIZATION={"g_lr": 5e-5, "d_lr": 1e-12},
     )
 
 
@@ -625,7 +631,7 @@ def test_numbers_stay_numbers_for_a_yaml_1_1_reader():
 
 @given(st.floats(min_value=0.0, exclude_min=True, allow_infinity=False))
 def test_every_learning_rate_survives_yaml_1_1(rate):
-    text = Config(OPTIMIZATION=OptimizationConfig(g_lr=rate)).to_yaml()
+    text = Config.unchecked(OPTIMIZATION={"g_lr": rate}).to_yaml()
     assert yaml.load(text, Loader=yaml.FullLoader)["OPTIMIZATION"]["g_lr"] == rate
 
 

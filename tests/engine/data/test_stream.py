@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.engine.data.stream import BatchStream
+from topk_plugin.engine.data.stream import Batch, BatchStream
 
 CPU = torch.device("cpu")
 
@@ -24,14 +24,15 @@ def stream(count: int = 20, batch: int = 3, batches: int = 2, **options: object)
     return BatchStream(numbered(count), batch_size=batch, batches_per_step=batches, **arguments)
 
 
-def labels_of(step: list[tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
-    return [label for _, labels in step for label in labels.tolist()]
+def labels_of(step: list[Batch]) -> list[int]:
+    return [label for _, labels, _ in step for label in labels.tolist()]
 
 
 def same(first: list, second: list) -> bool:
     return len(first) == len(second) and all(
-        torch.equal(a, c) and torch.equal(b, d)
-        for (a, b), (c, d) in zip(first, second, strict=True)
+        torch.equal(a, b)
+        for one, other in zip(first, second, strict=True)
+        for a, b in zip(one, other, strict=True)
     )
 
 
@@ -51,7 +52,7 @@ def test_an_epoch_gives_each_image_at_most_once_and_whole_baskets_only(
         seen = []
         for _ in range(data.steps_per_epoch):
             step = data.next_step()
-            assert [len(labels) for _, labels in step] == [batch] * batches
+            assert [len(batch.labels) for batch in step] == [batch] * batches
             seen += labels_of(step)
         assert len(set(seen)) == len(seen) == data.steps_per_epoch * batch * batches
 
@@ -60,7 +61,7 @@ def test_images_are_normalised_flipped_and_keep_their_labels() -> None:
     data = stream(200, 50, 2)
     flipped = []
     for _ in range(4):
-        for images, labels in data.next_step():
+        for images, labels, _ in data.next_step():
             assert images.dtype == torch.float32
             assert images.shape == (50, 3, 2, 2)
             assert labels.dtype == torch.int64
@@ -75,14 +76,14 @@ def test_images_are_normalised_flipped_and_keep_their_labels() -> None:
 
 
 def test_values_reach_exactly_minus_one_and_one() -> None:
-    images, _ = stream(1, 1, 1, flip=False).next_step()[0]
+    images, _, _ = stream(1, 1, 1, flip=False).next_step()[0]
     assert images[0, :, :, 0].eq(-1).all()
     assert images[0, :, :, 1].eq(1).all()
 
 
 def test_without_flip_images_are_straight() -> None:
     data = stream(120, 10, 3, flip=False)
-    for images, labels in data.next_step():
+    for images, labels, _ in data.next_step():
         assert torch.equal(images[:, 0, 0, 0], labels.to(torch.float32) / 127.5 - 1)
 
 
@@ -107,7 +108,7 @@ def test_a_restored_stream_goes_on_bit_for_bit(stop: int) -> None:
         original.next_step()
     state = original.state_dict()
     baskets = stop % original.steps_per_epoch
-    basket_size = sum(len(labels) for _, labels in original.next_step())
+    basket_size = sum(len(b.labels) for b in original.next_step())
     original.load_state_dict(state)
     assert state == {
         "version": 1,
@@ -187,3 +188,22 @@ def test_a_foreign_state_is_refused_and_changes_nothing(state: dict[str, int]) -
     with pytest.raises(UserError, match="data position"):
         data.load_state_dict(state)
     assert same(data.next_step(), untouched.next_step())
+
+
+def test_a_batch_says_which_images_it_holds() -> None:
+    for batch in stream().next_step():
+        assert torch.equal(batch.indices, batch.labels)  # image i has label i
+
+
+def test_the_order_of_an_epoch_can_be_chosen_and_goes_by_the_epochs_own_numbers() -> None:
+    def weighted(generator: torch.Generator, count: int) -> torch.Tensor:
+        weights = torch.arange(1.0, count + 1)
+        return torch.multinomial(weights, count, replacement=True, generator=generator)
+
+    drawn = [labels_of(stream(order=weighted).next_step()) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    data = stream(20, 5, 2, order=weighted)
+    sampled = [label for _ in range(200) for label in labels_of(data.next_step())]
+    assert sum(label >= 10 for label in sampled) > 0.6 * len(sampled)  # 0.74 are expected
+    plain, shuffled = stream(), stream(order=lambda generator, count: None)
+    assert same(plain.next_step(), shuffled.next_step())

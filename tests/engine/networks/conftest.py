@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from topk_plugin.engine.config.config import DataConfig, ModelConfig
-from topk_plugin.engine.networks import build_discriminator, build_generator
+from topk_plugin.engine.building import build_critic, build_generator
+from topk_plugin.engine.config.config import Config
 
 _RECORDED = json.loads((Path(__file__).parent / "studiogan_state.json").read_text())
 
@@ -23,14 +23,14 @@ def recorded(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def recorded_networks(recorded: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """Our generator and discriminator of the same configuration, in float64."""
-    model = ModelConfig(**recorded["model"])
-    data = DataConfig(img_size=recorded["img_size"], num_classes=recorded["num_classes"])
-    generator = build_generator(model, data).double()
-    discriminator = build_discriminator(model, data).double()
+    """Our generator and critic of the same configuration, in float64."""
+    data = {name: recorded[name] for name in ("img_size", "num_classes")}
+    config = Config.unchecked(DATA=data, MODEL=recorded["model"])
+    generator = build_generator(config).double()
+    critic = build_critic(config).double()
     _fill(generator)
-    _fill(discriminator)
-    return generator, discriminator
+    _fill(critic)
+    return generator, critic
 
 
 @torch.no_grad()

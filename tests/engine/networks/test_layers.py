@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from topk_plugin.engine.networks.conditional_norm import ConditionalBatchNorm2d
 from topk_plugin.engine.networks.layers import Layers, activation
-from topk_plugin.engine.networks.resnet_discriminator import DiscriminatorBlock
+from topk_plugin.engine.networks.resnet_critic import CriticBlock
 from topk_plugin.engine.networks.self_attention import SelfAttention
 
 PLAIN = Layers(spectral=False)
@@ -79,7 +79,7 @@ def test_discriminator_block_follows_its_formula(name, spectral, fan_out, halve)
 
     Not so behind a batch normalisation, nor with GELU, which has no in-place form.
     """
-    block = DiscriminatorBlock(8, fan_out, name, Layers(spectral), halve=halve).double().eval()
+    block = CriticBlock(8, fan_out, name, Layers(spectral), halve=halve).double().eval()
     act = activation(name)
     x = _random(3, 8, 4, 4)
 

@@ -3,20 +3,23 @@
 import pytest
 import torch
 
-from topk_plugin.engine.config.config import DataConfig, ModelConfig
-from topk_plugin.engine.ema import GeneratorEMA
-from topk_plugin.engine.networks import build_generator
+from topk_plugin.engine.building import build_generator
+from topk_plugin.engine.config.config import Config
+from topk_plugin.engine.methods.ema import GeneratorEMA
 from topk_plugin.engine.networks.sampling import sampling_copy
 
-MODEL = ModelConfig(
-    g_cond_mtd="cBN",
-    apply_g_sn=True,
-    apply_attn=True,
-    attn_g_loc=(2,),
-    z_dim=16,
-    g_shared_dim=5,
-    g_conv_dim=4,
-    g_init="N02",
+SETTINGS = Config.unchecked(
+    MODEL={
+        "backbone": "big_resnet",
+        "g_cond_mtd": "cBN",
+        "apply_g_sn": True,
+        "apply_attn": True,
+        "attn_g_loc": (2,),
+        "z_dim": 16,
+        "g_shared_dim": 5,
+        "g_conv_dim": 4,
+        "g_init": "N02",
+    }
 )
 
 
@@ -33,7 +36,7 @@ def _train(generator, steps):
 def averaged():
     """A generator after a few large steps and its average, whose u and v are not unit vectors."""
     torch.manual_seed(0)
-    generator = build_generator(MODEL, DataConfig())
+    generator = build_generator(SETTINGS)
     average = GeneratorEMA(generator, 0.9, 0)
     for step, _ in enumerate(_train(generator, 10)):
         average.update(step)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from topk_plugin.engine.losses.augment import flip_and_shift
+from topk_plugin.engine.methods.flip_and_shift import flip_and_shift
 from topk_plugin.engine.networks.sampling import POWER_ITERATIONS
 from topk_plugin.studiogan.testing.in_process import make_worker, start_bare
 

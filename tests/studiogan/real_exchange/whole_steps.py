@@ -23,6 +23,8 @@ from tests.engine.tiny import tiny_images
 from tests.studiogan.real_exchange.studiogan_side import gradients, replace_zeros, weights
 from topk_plugin.engine.config.config import Config, load_config
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.data.stream import Batch
+from topk_plugin.engine.methods.topk import k_of
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.studiogan.testing.in_process import make_worker, start_bare
 
@@ -142,7 +144,7 @@ class GivenLatents:
     def latents(self, count: int) -> Tensor:
         return self._z
 
-    def nearby(self, z: Tensor) -> Tensor | None:
+    def nearby(self, z: Tensor, radius: float) -> Tensor | None:
         return self._nearby
 
 
@@ -153,14 +155,15 @@ def compare(name: str, folder: Path) -> dict[str, float]:
     images = tiny_images(IMAGES)
     torch.manual_seed(5)
     trainer = Trainer(config, images, seed=1, device=torch.device("cpu"))
-    replace_zeros(trainer.generator, trainer.discriminator)
+    replace_zeros(trainer.generator, trainer.critic)
     ours: dict[str, nn.Module] = {
         "generator": trainer.generator,
-        "discriminator": trainer.discriminator,
+        "discriminator": trainer.critic,
     }
-    if trainer.ema is not None:
-        trainer.ema.module.load_state_dict(trainer.generator.state_dict())
-        ours["average"] = trainer.ema.module
+    average = trainer.averaged_generator()
+    if average is not None:
+        average.load_state_dict(trainer.generator.state_dict())
+        ours["average"] = average
     tree = config.to_dict()
     own = ("topk_mode", "topk_policy", "topk_scope", "topk_normalize", "topk_every", "real_label")
     tree["LOSS"] = {key: value for key, value in tree["LOSS"].items() if key not in own}
@@ -176,15 +179,17 @@ def compare(name: str, folder: Path) -> dict[str, float]:
     expected = list(_of_studiogan(worker, {key: theirs[key] for key in ours}, given))
     trainer.latents = GivenLatents(given.latents)  # type: ignore[assignment]
     baskets = given.baskets()
-    trainer.stream.next_step = lambda: list(zip(*next(baskets), strict=True))  # type: ignore
+    trainer.stream.next_step = lambda first_only=False: [
+        Batch(x, y, y) for x, y in zip(*next(baskets), strict=True)
+    ]  # type: ignore
     trainer.augmentation.set_state(random)
-    trainer._epochs = 1  # the schedule's k is then K
+    trainer.progress.epochs = 1  # the schedule's k is then K
     worst: dict[str, float] = {}
     for step in expected:
         found = _state(ours, trainer.step())
         for key, value in step.items():
             worst[key] = max(worst.get(key, 0.0), distance(found[key], value))
-    assert config.LOSS.topk_mode != "slice" or trainer.k == K
+    assert config.LOSS.topk_mode != "slice" or k_of(trainer.terms) == K
     return worst
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 import yaml
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.engine.config.rules import shown
-from topk_plugin.engine.config.studiogan_schema import PLUGIN_KEYS, STUDIOGAN_DEFAULTS
+from topk_plugin.engine.config.table import Table
+from topk_plugin.engine.keys.rules import shown
 
 _LARGEST_FILE: Final = 1 << 20  # bytes; a config has a few kilobytes, a checkpoint far more
 
@@ -59,7 +59,7 @@ def read_config_file(path: Path) -> object:
     return _parse(text, str(path))
 
 
-def read_overrides(overrides: Sequence[str]) -> dict[str, dict[str, object]]:
+def read_overrides(overrides: Sequence[str], table: Table) -> dict[str, dict[str, object]]:
     """Sections -> keys -> values of "SECTION.key=value" texts; the last of equal keys wins.
 
     Raises:
@@ -72,7 +72,7 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, dict[str, object]]:
         if not (equals and dot and section and key):
             raise UserError(
                 f"--set {override!r} is not of the form SECTION.key=value; write "
-                f"{_completed(name.strip(), value)}"
+                f"{_completed(name.strip(), value, table)}"
             )
         tree.setdefault(section, {})[key] = _parse(value, f"The value in --set {override!r}")
     return tree
@@ -104,10 +104,10 @@ def _file_hint(path: Path) -> str:
     return f"; did you mean {path.parent / close[0]}?" if close else ""
 
 
-def _completed(name: str, value: str) -> str:
+def _completed(name: str, value: str, table: Table) -> str:
     """The override that was meant by "topk_nu=0.5" or "LOSS.topk_nu", or an example."""
-    for section, known in STUDIOGAN_DEFAULTS.items():
-        for key in (*known, *PLUGIN_KEYS.get(section, ())):
+    for section, keys in table.known.items():
+        for key in keys:
             if name in (key, f"{section}.{key}"):
                 return f"{section}.{key}={value or 'VALUE'}"
     return "for example LOSS.topk_nu=0.5"

@@ -1,7 +1,8 @@
 """The endless stream of training batches, whose whole state is a position."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,22 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
 
 _STATE_VERSION = 1
+
+Order = Callable[[torch.Generator, int], Tensor | None]
+
+
+class Batch(NamedTuple):
+    """Real images, on the device.
+
+    Attributes:
+        images: float32 [N, 3, H, W] in [-1, 1].
+        labels: int64 [N].
+        indices: int64 [N], the images' places in the set.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
 
 
 class BatchStream:
@@ -31,6 +48,8 @@ class BatchStream:
         seed: any integer; the order's seed.
         flip: mirror each image left to right with probability 1/2 (PRE.apply_rflip).
         device: where the batches shall be.
+        order: from an epoch's own random generator and the number of images to the order of that
+            epoch, indices of images of that number; None, or where it returns None: a shuffle.
 
     Raises:
         ValueError: ``batch_size`` or ``batches_per_step`` is below 1.
@@ -46,6 +65,7 @@ class BatchStream:
         seed: int,
         flip: bool,
         device: torch.device,
+        order: Order | None = None,
     ) -> None:
         if batch_size < 1 or batches_per_step < 1:
             raise ValueError(
@@ -63,6 +83,7 @@ class BatchStream:
             )
         self._seed = seed
         self._flip = flip
+        self._order_of_epoch = order
         self._images = images.images.to(device)
         self._labels = images.labels.to(device)
         self._epoch = 0
@@ -74,15 +95,14 @@ class BatchStream:
         """How many epochs are finished."""
         return self._epoch
 
-    def next_step(self, *, first_only: bool = False) -> list[tuple[Tensor, Tensor]]:
+    def next_step(self, *, first_only: bool = False) -> list[Batch]:
         """The batches of the next step.
 
         Args:
             first_only: make the basket's first batch alone; the stream moves on by a basket.
 
         Returns:
-            ``batches_per_step`` pairs, or one: images, float32 [batch_size, 3, H, W] in [-1, 1],
-            and labels, int64 [batch_size], both on the device.
+            ``batches_per_step`` batches, or one.
         """
         if self._drawn_epoch != self._epoch:
             self._draw_epoch()
@@ -138,17 +158,20 @@ class BatchStream:
         # A hash, not a sum: seed 1's epoch 2 must not be seed 2's epoch 1.
         digest = hashlib.sha256(f"{self._seed} {self._epoch}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-        order = torch.randperm(len(self._images), generator=generator)
+        count = len(self._images)
+        order = None if self._order_of_epoch is None else self._order_of_epoch(generator, count)
+        if order is None:
+            order = torch.randperm(count, generator=generator)
         flips = torch.rand(len(order), generator=generator) < 0.5
         self._order = order.to(self._images.device)
         self._flips = flips.to(self._images.device)
         self._drawn_epoch = self._epoch
 
-    def _batch(self, positions: slice) -> tuple[Tensor, Tensor]:
+    def _batch(self, positions: slice) -> Batch:
         chosen = self._order[positions]
         images = self._images.index_select(0, chosen)
         if self._flip:
             flips = self._flips[positions, None, None, None]
             images = torch.where(flips, images.flip(3), images)
         normalised = images.to(torch.float32).div_(127.5).sub_(1)
-        return normalised, self._labels.index_select(0, chosen)
+        return Batch(normalised, self._labels.index_select(0, chosen), chosen)

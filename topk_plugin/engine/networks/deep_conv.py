@@ -1,4 +1,4 @@
-"""DCGAN's generator and discriminator for 32 pixels, in StudioGAN's naming."""
+"""The backbone ``deep_conv``: DCGAN's generator and critic for 32 pixels, in StudioGAN's naming."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,19 +7,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from topk_plugin.base.errors import UserError
+from topk_plugin.engine.keys.settings import Settings
+from topk_plugin.engine.networks.backbone import Backbone, critic_arguments, generator_arguments
 from topk_plugin.engine.networks.big_resnet_generator import BOTTOM_SIZE
 from topk_plugin.engine.networks.generator_block import activated, conditional_batch_norm
 from topk_plugin.engine.networks.initialization import initialize
 from topk_plugin.engine.networks.layers import Layers, activation, batch_norm
 from topk_plugin.engine.networks.resnet_generator import one_hot
-from topk_plugin.engine.networks.scoring import ScoringNetwork
+from topk_plugin.engine.networks.scoring import Head, Outputs, ScoringNetwork
 from topk_plugin.engine.networks.self_attention import SelfAttention
 from topk_plugin.engine.networks.stack import in_order, stack
 
 IMG_SIZE = 32
 # StudioGAN's backbone has no unit of width: g_conv_dim and d_conv_dim do nothing.
 GENERATOR_CHANNELS = (512, 256, 128, 64)
-DISCRIMINATOR_CHANNELS = (3, 64, 128, 256, 512)
+CRITIC_CHANNELS = (3, 64, 128, 256, 512)
 
 
 class DeconvBlock(nn.Module):
@@ -123,12 +126,11 @@ class StridedBlock(nn.Module):
         return cast(Tensor, self.activation(self.bn1(self.conv1(h))))
 
 
-class DeepConvDiscriminator(ScoringNetwork):
+class DeepConvCritic(ScoringNetwork):
     """Images and labels to scores, with StudioGAN's ``deep_conv`` names, shapes and values.
 
     Args:
-        num_classes, conditioning, embed_dim, normalize_embed: see
-            :class:`~topk_plugin.engine.networks.scoring.ScoringNetwork`.
+        head: the last layers.
         spectral: spectral normalisation of every layer; batch normalisation where it is off.
         attention_after: self-attention follows these blocks, counted from 1.
         activation_name: see :data:`~topk_plugin.engine.networks.layers.ACTIVATIONS`.
@@ -141,22 +143,14 @@ class DeepConvDiscriminator(ScoringNetwork):
     def __init__(
         self,
         *,
-        num_classes: int,
-        conditioning: str,
-        embed_dim: int | None,
-        normalize_embed: bool,
+        head: Head,
         spectral: bool,
         attention_after: Sequence[int],
         activation_name: str,
         init: str,
     ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            conditioning=conditioning,
-            embed_dim=embed_dim,
-            normalize_embed=normalize_embed,
-        )
-        *channels, last = DISCRIMINATOR_CHANNELS
+        super().__init__(head)
+        *channels, last = CRITIC_CHANNELS
         layers = Layers(spectral)
 
         # Modules are made in StudioGAN's order: state_dict keeps it, and so do random draws.
@@ -171,15 +165,15 @@ class DeepConvDiscriminator(ScoringNetwork):
         self.add_scoring_layers(last, layers)
         initialize(self, init)
 
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor) -> Outputs:
         """Score images.
 
         Args:
             images: float [N, 3, 32, 32] in [-1, 1].
-            labels: int64 [N]; not used without conditioning.
+            labels: int64 [N]; not used by heads without classes.
 
         Returns:
-            See :meth:`~topk_plugin.engine.networks.scoring.ScoringNetwork.score`; "h" are
+            See :meth:`~topk_plugin.engine.networks.scoring.Head.outputs`; "h" are
             activations summed over positions.
         """
         h = images
@@ -187,3 +181,43 @@ class DeepConvDiscriminator(ScoringNetwork):
             h = block(h)
         h = self.activation(self.bn1(self.conv1(h))).sum(dim=(2, 3))
         return self.score(h, labels)
+
+
+def _check(settings: Settings) -> None:
+    if settings.DATA.img_size != IMG_SIZE:
+        raise UserError(
+            f"DATA.img_size is {settings.DATA.img_size}; MODEL.backbone 'deep_conv' makes images "
+            f"of {IMG_SIZE} only"
+        )
+    for name in ("g_conv_dim", "d_conv_dim"):
+        width = getattr(settings.MODEL, name)
+        if width is not None:
+            raise UserError(
+                f"MODEL.{name} is {width} (64 where it is left out), but the widths of "
+                "MODEL.backbone 'deep_conv' are fixed; set it to 'N/A', or choose 'resnet' or "
+                "'big_resnet'"
+            )
+
+
+def _check_size(settings: Settings) -> None:
+    if settings.DATA.img_size != IMG_SIZE:
+        raise ValueError(
+            f"img_size is {settings.DATA.img_size}; allowed with deep_conv: {IMG_SIZE}"
+        )
+
+
+def _generator(settings: Settings) -> nn.Module:
+    _check_size(settings)
+    return DeepConvGenerator(**generator_arguments(settings))
+
+
+def _critic(settings: Settings, head: Head) -> nn.Module:
+    _check_size(settings)
+    return DeepConvCritic(head=head, **critic_arguments(settings))
+
+
+def _blocks(img_size: int) -> tuple[int, int]:
+    return len(GENERATOR_CHANNELS) - 1, len(CRITIC_CHANNELS) - 2
+
+
+DEEP_CONV = Backbone("deep_conv", _generator, _critic, _blocks, check=_check)

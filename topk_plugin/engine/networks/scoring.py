@@ -1,81 +1,59 @@
-"""The last layers of every discriminator: from features to a score and what goes with labels."""
+"""The last layers of a critic: from features to a score and what goes with labels."""
 
-from typing import Final
+from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.networks.layers import Layers
 
-CONDITIONINGS: Final = ("W/O", "PD", "AC", "2C", "D2DCE")
+Outputs = dict[str, Any]
+"""What a critic returns; see :meth:`Head.outputs`."""
 
 
-class ScoringNetwork(nn.Module):
-    """A network that ends in a score, under StudioGAN's names and in its order of layers.
+class Head:
+    """The layer that scores, without labels. Heads of conditional critics add to it.
 
-    The layers belong to the network itself and not to a module of their own, because StudioGAN's
-    state_dict names them so.
+    The layers become attributes of the critic itself and not of a module of their own, because
+    StudioGAN's state_dict names them so.
 
     Args:
-        num_classes: labels are 0 .. num_classes - 1.
-        conditioning: how labels enter: "W/O" (not at all), "PD" (projection, arXiv 1802.05637),
-            "AC" (auxiliary classifier, arXiv 1610.09585), "2C" (conditional contrastive, arXiv
-            2006.12681) or "D2DCE" (data-to-data cross-entropy, arXiv 2111.01118).
-        embed_dim: length of the embedding; needed with "2C" and "D2DCE" only.
-        normalize_embed: scale embeddings and proxies to unit length; with "AC" the features.
+        settings: of the training.
 
-    Raises:
-        ValueError: an argument outside of what is allowed.
+    Attributes:
+        compared: the outputs that consistency terms compare.
     """
 
-    def __init__(
-        self, *, num_classes: int, conditioning: str, embed_dim: int | None, normalize_embed: bool
-    ) -> None:
-        super().__init__()
-        if conditioning not in CONDITIONINGS:
-            raise ValueError(
-                f"conditioning is {conditioning!r}; allowed: {', '.join(CONDITIONINGS)}"
-            )
-        self.num_classes = num_classes
-        self.conditioning = conditioning
-        self.embed_dim = embed_dim
-        self.normalize_embed = normalize_embed
+    compared: ClassVar[tuple[str, ...]] = ("adv_output",)
 
-    def add_scoring_layers(self, features: int, layers: Layers) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def add_layers(self, critic: Any, features: int, layers: Layers) -> None:
         """Make the layers behind ``features`` features; called when all others are made."""
-        self.linear1 = layers.linear(features, 1)
-        if self.conditioning == "AC":
-            self.linear2 = layers.linear(features, self.num_classes, bias=False)
-        elif self.conditioning == "PD":
-            self.embedding = layers.embedding(self.num_classes, features)
-        elif self.conditioning in ("2C", "D2DCE"):
-            if self.embed_dim is None:
-                raise ValueError(
-                    f"embed_dim is None; conditioning {self.conditioning!r} needs its length"
-                )
-            self.linear2 = layers.linear(features, self.embed_dim)
-            self.embedding = layers.embedding(self.num_classes, self.embed_dim)
+        critic.linear1 = layers.linear(features, 1)
 
-    def score(self, h: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def outputs(self, critic: Any, h: Tensor, labels: Tensor) -> Outputs:
         """The outputs for features ``h`` [N, features] and ``labels`` int64 [N].
 
         Returns:
-            "adv_output" [N] (logits, higher is more real), "h" [N, features] (of unit length with
-            "AC" and ``normalize_embed``), "label" [N] (the labels given); with "AC" also
-            "cls_output" [N, num_classes] (logits), with "2C" and "D2DCE" "embed" and "proxy",
-            both [N, embed_dim].
+            "adv_output" [N] (logits, higher is more real), "h" [N, features], "label" [N] (the
+            labels given), and what the head adds.
         """
-        adv_output = self.linear1(h).squeeze(1)
-        outputs = {"h": h, "adv_output": adv_output, "label": labels}
-        if self.conditioning == "AC":
-            # StudioGAN means to scale the classifier's rows as well, but drops the result.
-            outputs["h"] = F.normalize(h, dim=1) if self.normalize_embed else h
-            outputs["cls_output"] = self.linear2(outputs["h"])
-        elif self.conditioning == "PD":
-            outputs["adv_output"] = adv_output + (self.embedding(labels) * h).sum(1)
-        elif self.conditioning in ("2C", "D2DCE"):
-            embed, proxy = self.linear2(h), self.embedding(labels)
-            if self.normalize_embed:
-                embed, proxy = F.normalize(embed, dim=1), F.normalize(proxy, dim=1)
-            outputs["embed"], outputs["proxy"] = embed, proxy
-        return outputs
+        return {"h": h, "adv_output": critic.linear1(h).squeeze(1), "label": labels}
+
+
+class ScoringNetwork(nn.Module):
+    """A critic that ends in a :class:`Head`."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def add_scoring_layers(self, features: int, layers: Layers) -> None:
+        """Make the head's layers; called when all others are made."""
+        self.head.add_layers(self, features, layers)
+
+    def score(self, h: Tensor, labels: Tensor) -> Outputs:
+        """The outputs for features ``h`` [N, features] and ``labels`` int64 [N]."""
+        return self.head.outputs(self, h, labels)

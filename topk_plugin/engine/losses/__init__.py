@@ -1,1 +1,0 @@
-"""Loss terms of the generator and the discriminator."""

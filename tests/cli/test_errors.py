@@ -74,6 +74,11 @@ def label_out_of_range(program: Program, folder: Path) -> Outcome:
     return program.train(folder / "new")
 
 
+def held_out_without_training_images(program: Program, folder: Path) -> Outcome:
+    program.train(folder / "run", "-metrics", "none")
+    return program("evaluate", "-ckpt", folder / "run", "-data", "v.hdf5", "-ref", "valid")
+
+
 def no_images(program: Program, folder: Path) -> Outcome:
     (folder / "empty").mkdir()
     program.data = folder / "empty"
@@ -98,6 +103,8 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda p, f: p.train(f / "new", "--set", "OPTIMIZATION.batch_size=many"),
         "OPTIMIZATION.batch_size",
     ),
+    "background": (lambda p, f: p.train(f / "new", "--background", "whiet"), "'whiet' is not"),
+    "held-out file alone": (held_out_without_training_images, "--train_data PATH"),
     "range": (lambda p, f: p.train(f / "new", "--set", "LOSS.topk_nu=1.5"), "LOSS.topk_nu"),
     "not divisible": (lambda p, f: p.train(f / "new", "--set", "MODEL.z_dim=9"), "MODEL.z_dim"),
     "too narrow for attention": (

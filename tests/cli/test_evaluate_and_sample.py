@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.cli.helpers import Program
+from tests.engine.tiny import tiny_images
 from topk_plugin.cli.main import main
 
 
@@ -128,3 +130,23 @@ def test_sample_refuses_what_it_cannot_write(
     assert done.status == 2
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "grid.jpg").exists()
+
+
+def test_a_held_out_hdf5_file_that_lacks_a_class_beside_the_training_folder(
+    program: Program, run: Path, tmp_path: Path
+) -> None:
+    images = tiny_images()
+    kept = images.labels != 1
+    with h5py.File(tmp_path / "valid.hdf5", "w") as file:
+        file["imgs"] = images.images[kept].permute(0, 2, 3, 1).numpy()
+        file["labels"] = images.labels[kept].numpy()
+    done = program(
+        *("evaluate", "-ckpt", run, "-data", tmp_path / "valid.hdf5", "-ref", "valid"),
+        *("--train_data", program.data, "-metrics", "fid", "--extractor", "builtin"),
+        *("--device", "cpu"),
+    )
+    assert done.status == 0, done.err
+    printed = json.loads(done.out)
+    assert printed["reference_split"] == "valid"
+    assert printed["trained_on_these_images"]
+    assert printed["measured_with"]["reference_size"] == int(kept.sum())

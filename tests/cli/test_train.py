@@ -301,3 +301,27 @@ def test_two_trainings_cannot_share_a_folder(program: Program, tmp_path: Path) -
         run, "-metrics", "none", "-ckpt", "auto", "--set", "OPTIMIZATION.total_steps=4"
     )
     assert after.status == 0, after.err
+
+
+def test_skipped_files_and_the_background_are_counted_and_kept(
+    program: Program, tmp_path: Path
+) -> None:
+    (program.data / "class0" / "broken.png").write_bytes(b"junk")
+    refused = program.train(tmp_path / "run", "-metrics", "none")
+    assert refused.status == 2
+    assert "broken.png (not an image)" in refused.err
+    assert "--skip_damaged" in refused.err
+    done = program.train(
+        *(tmp_path / "run", "-metrics", "none", "--skip_damaged", "--background", "#000001")
+    )
+    assert done.status == 0, done.err
+    assert "skipped: 1 file damaged" in done.err
+    data = json.loads((tmp_path / "run" / "result.json").read_text())["data"]
+    assert (data["skipped"], data["images"], data["background"]) == (1, 40, [0, 0, 1])
+    # what looks at the run later reads its images in the same way
+    evaluated = program(
+        *("evaluate", "-ckpt", tmp_path / "run", "-data", program.data, "-metrics", "fid"),
+        *("--extractor", "builtin", "--device", "cpu"),
+    )
+    assert evaluated.status == 0, evaluated.err
+    assert json.loads(evaluated.out)["trained_on_these_images"]

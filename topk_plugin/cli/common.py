@@ -12,6 +12,9 @@ from topk_plugin.evaluation.networks import CHOICES
 if TYPE_CHECKING:
     import torch
 
+    from topk_plugin.engine.checkpoint import Checkpoint
+    from topk_plugin.engine.data.reading import Reading
+
 
 def say(line: str) -> None:
     """A line for people, on standard error, so that standard output stays data."""
@@ -58,6 +61,38 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
         help="images: a folder or .zip of class folders, an .hdf5 file of StudioGAN, or "
         "torchvision's folder; default: the data set named in the config, downloaded if need be",
     )
+    parser.add_argument(
+        "--background",
+        metavar="COLOUR",
+        help="what lies behind transparent pixels: a name or #rrggbb; default: white, or the "
+        "checkpoint's",
+    )
+    parser.add_argument(
+        "--skip_damaged",
+        action="store_true",
+        help="leave out image files that can't be decoded, and count them in result.json; "
+        "otherwise they are refused, all at once",
+    )
+
+
+def chosen_reading(
+    options: argparse.Namespace, checkpoint: "Checkpoint | None" = None
+) -> "Reading":
+    """How image files are to be read: as asked, else as for the checkpoint, else plainly.
+
+    Raises:
+        UserError: ``--background`` is no colour.
+    """
+    from topk_plugin.engine.data.colours import parse_colour
+    from topk_plugin.engine.data.reading import WHITE, Reading
+
+    before = {} if checkpoint is None else checkpoint.data
+    if options.background is None:
+        red, green, blue = before.get("background", WHITE)
+        background = (int(red), int(green), int(blue))
+    else:
+        background = parse_colour(options.background)
+    return Reading(background, options.skip_damaged or before.get("skipped", 0) > 0)
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +167,7 @@ def chosen_device(name: str) -> "torch.device":
         UserError: CUDA asked for where there is none.
     """
     import torch
+
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,6 +12,8 @@ from topk_plugin.cli.common import (
     add_metric_arguments,
     chosen_device,
     chosen_metrics,
+    chosen_reading,
+    nonempty_path,
     say,
 )
 from topk_plugin.cli.train import describe_extractor
@@ -32,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="train",
         help="the split that samples are compared with",
     )
+    parser.add_argument(
+        "--train_data",
+        type=nonempty_path,
+        metavar="PATH",
+        help="the training images, where they are not in -data beside the split of -ref (an .hdf5 "
+        "file holds one split); default: -data",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("evaluate with -metrics none measures nothing; name at least one metric")
     from topk_plugin.base.files import write_json
     from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
-    from topk_plugin.engine.data.open import open_images
+    from topk_plugin.engine.data.open import holds_one_split, open_images
     from topk_plugin.engine.run import evaluate_generator
     from topk_plugin.evaluation.evaluator import Evaluator
     from topk_plugin.evaluation.metrics import check_count
@@ -49,19 +58,27 @@ def run(options: argparse.Namespace) -> int:
     path = checkpoint_file(options.ckpt_dir, BEST if options.load_best else LAST)
     checkpoint = load_checkpoint(path)
     config = checkpoint.config
+    reading = chosen_reading(options, checkpoint)
+    one_split = options.data_dir is not None and holds_one_split(options.data_dir)
+    if one_split and options.ref_dataset != "train" and options.train_data is None:
+        raise UserError(
+            f"-data {options.data_dir} holds one split, taken for the {options.ref_dataset} images "
+            "of -ref; give the file of the training images too, by --train_data PATH"
+        )
     splits = {
         split: open_images(
             config.DATA.name,
-            options.data_dir,
+            (options.train_data or options.data_dir) if split == "train" else options.data_dir,
             img_size=config.DATA.img_size,
             split=split,
             num_classes=config.DATA.num_classes,
+            reading=reading,
         )
         for split in ("train", options.ref_dataset)
     }
     train_images, reference = splits["train"], splits[options.ref_dataset]
     same_images = checkpoint.data.get("fingerprint") == train_images.fingerprint()
-    if not same_images and options.data_dir is None:
+    if not same_images and options.data_dir is None and options.train_data is None:
         raise UserError(
             f"{path} was trained on other images than {config.DATA.name} "
             f"({checkpoint.data.get('source')}); name them with -data"

@@ -15,6 +15,7 @@ from topk_plugin.cli.common import (
     add_metric_arguments,
     chosen_device,
     chosen_metrics,
+    chosen_reading,
     nonempty_path,
     positive,
     say,
@@ -114,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
         options.data_dir,
         img_size=config.DATA.img_size,
         num_classes=config.DATA.num_classes,
+        reading=chosen_reading(options, checkpoint),
     )
     say(f"data: {images.name}, {images.source}")
     compiled = options.compile and not options.dry_run

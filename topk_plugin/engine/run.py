@@ -89,11 +89,7 @@ class TrainingRun:
         self.options = options
         self.progress = RunProgress() if checkpoint is None else checkpoint.progress
         self._say = say
-        self._data = {
-            "name": images.name,
-            "source": images.source,
-            "fingerprint": images.fingerprint(),
-        }
+        self._data = images.facts()
         self._start_history_anew_if_measured_otherwise()
         # -1: a run that was killed before its first checkpoint starts anew, its log too
         self._log = RunLog(folder.path, -1 if checkpoint is None else checkpoint.step)

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,17 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def facts(self) -> dict[str, Any]:
+        """What checkpoints and result.json keep of the set."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "fingerprint": self.fingerprint(),
+            "images": len(self),
+            "skipped": self.skipped,
+            "background": list(self.background),
+        }
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the shape, the pixels and the labels; computed once.

@@ -19,6 +19,8 @@ from topk_plugin.engine.data.torchvision_sets import (
 )
 from topk_plugin.engine.data.zip_archive import load_zip
 
+HDF5_SUFFIXES = (".hdf5", ".h5")
+
 
 def open_images(
     name: str,
@@ -80,6 +82,11 @@ def open_images(
     return images
 
 
+def holds_one_split(path: Path) -> bool:
+    """Whether the path's images are of one split, whichever is asked for: an HDF5 file's."""
+    return path.suffix.lower() in HDF5_SUFFIXES
+
+
 def _open_named(name: str, *, img_size: int, split: str, download: bool) -> ImageSet:
     if name == "Digits":
         return load_digits(name=name, img_size=img_size, split=split)
@@ -137,7 +144,7 @@ def _open_path(
             num_classes=num_classes,
             reading=reading,
         )
-    if suffix in (".hdf5", ".h5"):
+    if holds_one_split(path):
         return load_hdf5(path, name=name, img_size=img_size, split=split, num_classes=num_classes)
     raise UserError(
         f"The data file {shown} ends in {suffix or 'nothing'!r}; allowed are .zip, .hdf5 and .h5, "

@@ -105,6 +105,7 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "background": (lambda p, f: p.train(f / "new", "--background", "whiet"), "'whiet' is not"),
     "held-out file alone": (held_out_without_training_images, "--train_data PATH"),
+    "no UTF-8": (lambda p, f: p.train(f / "\udce9", "-metrics", "none"), r"\xe9 is no UTF-8 name"),
     "range": (lambda p, f: p.train(f / "new", "--set", "LOSS.topk_nu=1.5"), "LOSS.topk_nu"),
     "not divisible": (lambda p, f: p.train(f / "new", "--set", "MODEL.z_dim=9"), "MODEL.z_dim"),
     "too narrow for attention": (

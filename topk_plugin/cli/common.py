@@ -168,7 +168,6 @@ def chosen_device(name: str) -> "torch.device":
     """
     import torch
 
-
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

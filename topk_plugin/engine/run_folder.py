@@ -8,6 +8,7 @@ from topk_plugin.base.environment import environment
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write, remove_leftovers, unwritable, write_json
 from topk_plugin.engine.config.config import Config
+from topk_plugin.engine.data.names import printable
 
 try:
     import fcntl
@@ -26,7 +27,8 @@ class RunFolder:
         path: the folder; made if missing.
 
     Raises:
-        UserError: it can't be made or written, is a file, or another training is writing there.
+        UserError: it can't be made or written, is a file, has a name that is not UTF-8, or another
+            training is writing there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,6 +37,13 @@ class RunFolder:
         self.samples = path / "samples"
         if path.exists() and not path.is_dir():
             raise UserError(f"-save {path} is a file; give a folder")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"-save {printable(path)} is no UTF-8 name, and TensorBoard can't write there; "
+                "give a folder of another name"
+            ) from error
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock()

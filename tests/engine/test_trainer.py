@@ -242,7 +242,7 @@ def test_feature_matching_takes_a_basket_a_batch_of_the_generator_as_studiogan_d
 
 def test_too_few_images_for_feature_matching_are_refused() -> None:
     change = REGULARIZERS["feature matching"]
-    with pytest.raises(UserError, match=r"40 images and gives 2.* takes 3 times"):
+    with pytest.raises(UserError, match=r"40 images, enough for 2.*feature matching.* 3 times"):
         tiny_trainer(change, {"OPTIMIZATION": {"g_updates_per_step": 2}})
 
 

@@ -148,10 +148,11 @@ class Trainer:
             self.config, seed=derive_seed(self._seed, "latents"), device=self.device
         )
         if self.steps_per_epoch < 1:
+            by = " and ".join(n for n, t in self.terms.items() if t.needs.real_in_generator_update)
             raise UserError(
-                f"{images.name} has {len(images)} images and gives {self.stream.steps_per_epoch} "
-                "steps' worth of real batches, but with LOSS.apply_fm one step takes "
-                f"{_baskets_per_step(self.config, self._needs)} times as many; lower "
+                f"{images.name} has {len(images)} images, enough for {self.stream.steps_per_epoch} "
+                f"steps of the critic, but {by} takes real images in the generator's updates too, "
+                f"{_baskets_per_step(self.config, self._needs)} times as many in all; lower "
                 "OPTIMIZATION.batch_size, d_updates_per_step, g_updates_per_step or acml_steps, or "
                 "give more images"
             )

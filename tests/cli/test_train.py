@@ -18,6 +18,7 @@ def test_a_run_leaves_everything_in_its_folder(program: Program, tmp_path: Path)
     done = program.train(run, "-metrics", "fid", "kid", "is", "prdc")
     assert done.status == 0, done.err
     assert sorted(p.name for p in run.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "environment.json",
@@ -258,12 +259,33 @@ def test_a_run_killed_before_its_first_checkpoint_starts_its_log_anew(
     assert [entry["step"] for entry in entries] == [1, 2, 3, 4, 5, 6]
 
 
-def test_divergence_is_said_once(program: Program, tmp_path: Path) -> None:
-    done = program.train(tmp_path / "run", "-metrics", "none", "--set", "OPTIMIZATION.d_lr=1e30")
-    assert done.status == 0
+def strict(text: str) -> dict:
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@pytest.mark.parametrize("wish", ["stop", "continue"])
+def test_what_has_diverged_is_neither_measured_nor_saved(
+    program: Program, tmp_path: Path, wish: str
+) -> None:
+    run = tmp_path / "run"
+    more = ["--on_divergence", wish, "--set", "OPTIMIZATION.d_lr=1e30"]
+    done = program.train(run, "-metrics", "prdc", *more)
+    assert done.status == 3
     assert done.err.count("the training has diverged") == 1
-    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
-        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert "Traceback" not in done.err
+    result = strict((run / "result.json").read_text())
+    assert result["status"] == "diverged"
+    assert result["steps"] == (6 if wish == "continue" else result["diverged_at_step"])
+    assert 0 < result["diverged_at_step"] <= 4
+    assert [entry["step"] for entry in result["history"]] == [0]
+    assert result["metrics"] == {}
+    assert result["best"]["step"] == 0
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        strict(line)
+    assert [p.name for p in (run / "samples").iterdir()] == ["step_000000.png"]
+    for name, value in final_weights(run).items():
+        assert value.isfinite().all(), name
+    assert torch.load(run / "checkpoints" / "last.pt", weights_only=True)["trainer"]["step"] == 0
 
 
 def test_resuming_on_another_batch_size_keeps_the_progress(

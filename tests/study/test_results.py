@@ -134,10 +134,11 @@ def test_a_run_that_diverged_is_named(specs: list[RunSpec], tmp_path: Path) -> N
     file.write_text(json.dumps(json.loads(file.read_text()) | {"diverged_at_step": 1234}))
     write_report(PRESETS["smoke"], specs, tmp_path / "runs", tmp_path / "report", "")
     page = (tmp_path / "report" / "README.md").read_text()
-    assert (
-        "**Diverged**, and counted with what they ended in: BigGAN, topk, seed 0 (step 1,234)."
-        in page
-    )
+    assert "**Diverged**, so that they have no values at their end" in page
+    assert "BigGAN, topk, seed 0 (step 1,234)." in page
+    rows = comparisons(Results.read(PRESETS["smoke"], specs, tmp_path / "runs"))
+    seeds = {row["arm"]: row["seeds"] for row in rows if row["measure"] == "frechet_distance"}
+    assert 0 not in seeds["topk"]
 
 
 def test_runs_of_other_settings_are_not_reported(specs: list[RunSpec], tmp_path: Path) -> None:

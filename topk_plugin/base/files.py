@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ _PARTIAL = ".partial"
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside ``path``; move it over ``path`` when the block ends well.
 
-    Readers see either the old file or the whole new one. When the block raises, the temporary
-    file is removed and ``path`` stays as it was.
+    Readers see either the old file or the whole new one, after a power cut too: both the new
+    file and its name are on the disk before this ends. When the block raises, the temporary file
+    is removed and ``path`` stays as it was.
 
     Raises:
         UserError: the folder can't be written, or the disk is full.
@@ -38,14 +40,41 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        sync_file(temporary)
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the disk has what was written to ``path``."""
+    with open(path, "rb") as written:
+        os.fsync(written.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in ``folder``: a renamed file is lost with its folder's entry.
+
+    Does nothing where folders can't be opened (Windows) or a file system has no such call.
+
+    Raises:
+        OSError: the disk reports an error.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -85,11 +114,28 @@ def cache_folder() -> Path:
         ) from error
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
     """Write a JSON file for people and programs, atomically.
+
+    Args:
+        path: the file.
+        content: plain data. JSON knows no NaN and no infinity: those become null.
+        indent: spaces a level; None for one line without spaces, for large files.
 
     Raises:
         UserError: it can't be written.
     """
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(_finite(content), indent=indent, separators=separators, allow_nan=False)
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content

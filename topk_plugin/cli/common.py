@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from topk_plugin.engine.checkpoint import Checkpoint
     from topk_plugin.engine.data.reading import Reading
+    from topk_plugin.engine.session import Session
+
+# Exit statuses beside 0.
+USER_ERROR, DIVERGED, INTERRUPTED = 2, 3, 130
 
 
 def say(line: str) -> None:
@@ -176,3 +180,28 @@ def chosen_device(name: str) -> "torch.device":
             "`topk-plugin doctor`"
         )
     return torch.device(name)
+
+
+def open_checkpoint(options: argparse.Namespace) -> "tuple[Session, Checkpoint]":
+    """What `add_checkpoint_arguments` and `add_device_argument` name, and -data where given.
+
+    Raises:
+        UserError: there is no such checkpoint or device.
+    """
+    from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
+    from topk_plugin.engine.session import Session
+
+    device = chosen_device(options.device)
+    name = BEST if options.load_best else LAST
+    checkpoint = load_checkpoint(checkpoint_file(options.ckpt_dir, name))
+    if not hasattr(options, "data_dir"):  # a command that reads no images
+        return Session.open(checkpoint.config, None, device, checkpoint=checkpoint), checkpoint
+    session = Session.open(
+        checkpoint.config,
+        options.data_dir,
+        device,
+        checkpoint=checkpoint,
+        train_data=options.train_data,
+        reading=chosen_reading(options, checkpoint),
+    )
+    return session, checkpoint

@@ -10,10 +10,9 @@ from topk_plugin.cli.common import (
     add_data_argument,
     add_device_argument,
     add_metric_arguments,
-    chosen_device,
     chosen_metrics,
-    chosen_reading,
     nonempty_path,
+    open_checkpoint,
     say,
 )
 from topk_plugin.cli.train import describe_extractor
@@ -48,60 +47,41 @@ def run(options: argparse.Namespace) -> int:
     if not metrics:
         raise UserError("evaluate with -metrics none measures nothing; name at least one metric")
     from topk_plugin.base.files import write_json
-    from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
-    from topk_plugin.engine.data.open import holds_one_split, open_images
+    from topk_plugin.engine.checkpoint import FOLDER
+    from topk_plugin.engine.data.open import holds_one_split
     from topk_plugin.engine.run import evaluate_generator
-    from topk_plugin.evaluation.evaluator import Evaluator
     from topk_plugin.evaluation.metrics import check_count
 
-    device = chosen_device(options.device)
-    path = checkpoint_file(options.ckpt_dir, BEST if options.load_best else LAST)
-    checkpoint = load_checkpoint(path)
-    config = checkpoint.config
-    reading = chosen_reading(options, checkpoint)
+    session, checkpoint = open_checkpoint(options)
     one_split = options.data_dir is not None and holds_one_split(options.data_dir)
     if one_split and options.ref_dataset != "train" and options.train_data is None:
         raise UserError(
             f"-data {options.data_dir} holds one split, taken for the {options.ref_dataset} images "
             "of -ref; give the file of the training images too, by --train_data PATH"
         )
-    splits = {
-        split: open_images(
-            config.DATA.name,
-            (options.train_data or options.data_dir) if split == "train" else options.data_dir,
-            img_size=config.DATA.img_size,
-            split=split,
-            num_classes=config.DATA.num_classes,
-            reading=reading,
-        )
-        for split in ("train", options.ref_dataset)
-    }
-    train_images, reference = splits["train"], splits[options.ref_dataset]
-    same_images = checkpoint.data.get("fingerprint") == train_images.fingerprint()
+    sampler = session.sampler(use_ema=not options.raw)
+    reference = session.split(options.ref_dataset)
+    same_images = session.has_the_checkpoints_images()
     if not same_images and options.data_dir is None and options.train_data is None:
         raise UserError(
-            f"{path} was trained on other images than {config.DATA.name} "
+            f"{checkpoint.path} was trained on other images than {session.config.DATA.name} "
             f"({checkpoint.data.get('source')}); name them with -data"
         )
     if not same_images:
         say("note: these are not the images that the model was trained on")
     count = options.num_samples or min(len(reference), 50_000)
     check_count(metrics, count, "the generated set")
-    evaluator = Evaluator(
-        reference,
-        metrics=metrics,
+    evaluator = session.evaluator(
+        metrics,
         extractor=options.extractor,
         inception_weights=options.inception_weights,
-        device=device,
-        seed=0,
-        extractor_data=train_images,
+        reference=options.ref_dataset,
     )
     say(describe_extractor(evaluator.describe()))
     weights = None if options.raw else checkpoint.trainer["generator_ema"]
-    sampler = checkpoint.sampler(use_ema=not options.raw).to(device)
-    values = evaluate_generator(sampler, config, evaluator, count, device)
+    values = evaluate_generator(sampler, session.config, evaluator, count, session.device)
     result = {
-        "checkpoint": path.name,
+        "checkpoint": checkpoint.path.name,
         "step": checkpoint.step,
         "weights": "raw" if weights is None else "moving average",
         "reference_split": options.ref_dataset,
@@ -111,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
     }
     print(json.dumps(result, indent=2))
     if options.ckpt_dir.is_dir():
-        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        place = checkpoint.path.parent
+        folder = place.parent if place.name == FOLDER else place
         written = folder / f"evaluation-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
         write_json(written, result)
         say(f"written to {written}")

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.cli import doctor, evaluate, mixture, sample, studiogan, train
+from topk_plugin.cli import configs, doctor, evaluate, mixture, sample, studiogan, train
+from topk_plugin.cli.common import INTERRUPTED, USER_ERROR
 from topk_plugin.version import __version__
-
-USER_ERROR = 2
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit status (2: the user can mend it, 130: interrupted)."""
+    """Run the program; returns its exit status (2: the user can mend it, 3: the training has
+    diverged, 130: interrupted)."""
     parser = argparse.ArgumentParser(
         prog="topk-plugin",
         description="Top-k training of GANs (Sinha et al., NeurIPS 2020).",
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"topk-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, evaluate, sample, mixture, studiogan, doctor):
+    for module in (train, evaluate, sample, mixture, studiogan, configs, doctor):
         command: Any = module
         name = command.__name__.rpartition(".")[2]
         sub = commands.add_parser(

@@ -6,8 +6,8 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.cli.common import (
     add_checkpoint_arguments,
     add_device_argument,
-    chosen_device,
     nonempty_path,
+    open_checkpoint,
     positive,
     say,
     seed,
@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
     from topk_plugin.engine.latents import LatentSource
     from topk_plugin.engine.sample_grid import generate, save_grid, save_png
 
@@ -52,10 +51,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"-save {options.save_dir}: images are written as .png, not {suffix}")
     if suffix != ".png" and options.save_dir.is_file():
         raise UserError(f"-save {options.save_dir} is a file; give a folder, or a .png file")
-    device = chosen_device(options.device)
-    path = checkpoint_file(options.ckpt_dir, BEST if options.load_best else LAST)
-    checkpoint = load_checkpoint(path)
-    config = checkpoint.config
+    session, checkpoint = open_checkpoint(options)
+    config, device = session.config, session.device
     classes = config.DATA.num_classes
     wanted = options.labels or list(range(classes))
     for label in wanted:
@@ -66,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     turns = sorted(i % len(wanted) for i in range(options.num_images))
     labels = torch.tensor([wanted[turn] for turn in turns], device=device)
     images = generate(
-        checkpoint.sampler(use_ema=not options.raw).to(device),
+        session.sampler(use_ema=not options.raw),
         source.latents(len(labels)),
         labels,
         batch_size=config.OPTIMIZATION.batch_size,

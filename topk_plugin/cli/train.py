@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.cli.common import (
+    DIVERGED,
+    INTERRUPTED,
     add_data_argument,
     add_device_argument,
     add_metric_arguments,
@@ -23,8 +25,12 @@ from topk_plugin.cli.common import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from topk_plugin.engine.checkpoint import Checkpoint
     from topk_plugin.engine.config.config import Config
+    from topk_plugin.engine.session import Session
+    from topk_plugin.engine.trainer import Trainer
 
 HELP = "train a GAN from a StudioGAN YAML file with the built-in trainer"
 
@@ -36,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=nonempty_path,
         required=True,
         metavar="FILE",
-        help="StudioGAN YAML file",
+        help="StudioGAN YAML file, or the name of a config that comes with the package "
+        "(`topk-plugin configs`)",
     )
     parser.add_argument(
         "-save",
@@ -57,7 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=seed, default=None, help="default: 0, or the checkpoint's")
     add_device_argument(parser)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default=None)
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "auto"),
+        default=None,
+        help="auto times a few steps of both and takes the faster; default: fp32, or the "
+        "checkpoint's",
+    )
     parser.add_argument(
         "--compile",
         action="store_true",
@@ -82,6 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of a shorter run",
     )
     parser.add_argument(
+        "--on_divergence",
+        choices=("stop", "continue"),
+        default="stop",
+        help="what to do once a weight or an image is not finite (default: stop); such a state is "
+        "neither saved nor measured",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and every option, and stop"
     )
 
@@ -93,123 +113,98 @@ def run(options: argparse.Namespace) -> int:
             f"{os.environ['WORLD_SIZE']}; start it without torchrun, or train a StudioGAN "
             "checkout with -DDP"
         )
-    from topk_plugin.engine.allocator import keep_freed_memory
-    from topk_plugin.engine.compiling import why_compiling_fails
     from topk_plugin.engine.config.config import load_config
-    from topk_plugin.engine.data.open import open_images
-    from topk_plugin.engine.methods.registry import needs_of
-    from topk_plugin.engine.plan import describe_plan
-    from topk_plugin.engine.trainer import Trainer
-    from topk_plugin.ops.dispatch import describe
+    from topk_plugin.engine.plan import describe_plan, describe_trainer
+    from topk_plugin.engine.session import Session
+    from topk_plugin.engine.shipped_configs import config_file
 
-    config = load_config(options.cfg_file, options.set)
+    config = load_config(config_file(options.cfg_file), options.set)
     metrics = chosen_metrics(options.eval_metrics)
     device = chosen_device(options.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    ops = describe(device)
     checkpoint = _find_checkpoint(options)
-    run_seed, precision = _settle(options, config, checkpoint)
-    images = open_images(
-        config.DATA.name,
+    if checkpoint is not None:
+        _compare(options, config, checkpoint)
+    session = Session.open(
+        config,
         options.data_dir,
-        img_size=config.DATA.img_size,
-        num_classes=config.DATA.num_classes,
+        device,
+        checkpoint=checkpoint,
         reading=chosen_reading(options, checkpoint),
     )
-    say(f"data: {images.name}, {images.source}")
-    compiled = options.compile and not options.dry_run
-    failure = why_compiling_fails(device) if compiled else None
-    if failure is not None:
-        compiled = False
-        say(f"note: torch.compile does not work here, so --compile is left out: {failure}")
-    try:
-        trainer = Trainer(
-            config, images, seed=run_seed, device=device, precision=precision, compiled=compiled
-        )
-    except ValueError as error:
-        raise UserError(
-            f"section MODEL of {options.cfg_file} describes networks that can't be built: {error}; "
-            "change g_conv_dim, d_conv_dim or the place of self-attention"
-        ) from error
-    counts = [
-        sum(p.numel() for p in network.parameters()) / 1e6
-        for network in (trainer.generator, trainer.critic)
-    ]
-    say(
-        f"model: {config.MODEL.backbone} {config.MODEL.g_cond_mtd}/{config.MODEL.d_cond_mtd}, "
-        f"generator {counts[0]:.2f} M and discriminator {counts[1]:.2f} M parameters, "
-        f"{device.type}, {precision}{', compiled' if compiled else ''}, seed {run_seed}"
+    say(f"data: {session.images.name}, {session.images.source}")
+    seed = (options.seed or 0) if checkpoint is None else checkpoint.seed
+    compiled = options.compile and not options.dry_run and _can_compile(device)
+    trainer = session.trainer(
+        seed=seed, precision=_precision(options, session, seed), compiled=compiled
     )
-    if compiled and needs_of(config).second_derivatives:
-        say(
-            "note: --compile leaves the discriminator as it is, since its gradient is penalised "
-            "(LOSS.apply_gp, apply_r1_reg) and compiled code has no second derivative"
-        )
-    if precision == "bf16" and device.type == "cpu" and needs_of(config).second_derivatives:
-        say(
-            "note: on a CPU the discriminator's update stays in fp32, since its gradient is "
-            "penalised (LOSS.apply_gp, apply_r1_reg) and bf16's second derivatives are wrong there"
-        )
-    say(ops)
-    for line in describe_plan(config, images=len(images), steps_per_epoch=trainer.steps_per_epoch):
+    for line in describe_trainer(trainer, seed=seed, compiled=compiled):
         say(line)
+    for line in describe_plan(
+        config, images=len(session.images), steps_per_epoch=trainer.steps_per_epoch
+    ):
+        say(line)
+    _describe_checkpoint(session, trainer)
     if options.dry_run:
         print(config.to_yaml(), end="")
         return 0
+    return _train(options, session, trainer, metrics, seed)
 
-    from topk_plugin.engine.run import Interrupted, RunOptions, TrainingRun
+
+def _train(
+    options: argparse.Namespace,
+    session: "Session",
+    trainer: "Trainer",
+    metrics: list[str],
+    run_seed: int,
+) -> int:
+    from topk_plugin.engine.run import RunOptions, TrainingRun
     from topk_plugin.engine.run_folder import RunFolder
-    from topk_plugin.evaluation.evaluator import Evaluator
+    from topk_plugin.engine.stopping import Interrupted
     from topk_plugin.evaluation.metrics import check_count
 
-    num_samples = options.num_samples or min(len(images), 50_000)
+    num_samples = options.num_samples or min(len(session.images), 50_000)
     check_count(metrics, num_samples, "the generated set")
-    if checkpoint is not None:
-        if checkpoint.data.get("fingerprint") != images.fingerprint():
-            say("note: these are not the images that the run was started with")
-        checkpoint.restore(trainer)
-        say(f"resume: {checkpoint.path} at step {checkpoint.step:,}")
-        if not trainer.exact:
-            say(
-                "note: the checkpoint is from another kind of device; random streams start anew, "
-                "so the run does not go on bit for bit"
-            )
-    folder = RunFolder(options.save_dir)
-    evaluator = None
-    if metrics:
-        evaluator = Evaluator(
-            images,
-            metrics=metrics,
-            extractor=options.extractor,
-            inception_weights=options.inception_weights,
-            device=device,
-            seed=0,
-        )
-        say(describe_extractor(evaluator.describe()))
     command = shlex.join(["topk-plugin", *sys.argv[1:]])
-    total = config.OPTIMIZATION.total_steps
+    total = session.config.OPTIMIZATION.total_steps
     run_options = RunOptions(
         seed=run_seed,
         print_freq=options.print_freq or min(100, max(1, total // 50)),
         save_freq=options.save_freq or min(2000, max(1, -(-total // 5))),
         num_samples=num_samples,
         command=command,
+        on_divergence=options.on_divergence,
     )
-    folder.write_start(config, command, {"options": asdict(run_options), "device": device.type})
-    training = TrainingRun(
-        trainer, images, folder, evaluator, run_options, checkpoint=checkpoint, say=say
-    )
-    try:
-        result = training.run()
-    except Interrupted:
-        say(
-            f"stopped at step {trainer.step_count:,} of {total:,}; a checkpoint is saved, go on "
-            f"with: {command} -ckpt auto"
+    with RunFolder(options.save_dir) as folder:
+        evaluator = None
+        if metrics:
+            evaluator = session.evaluator(
+                metrics, extractor=options.extractor, inception_weights=options.inception_weights
+            )
+            say(describe_extractor(evaluator.describe()))
+        facts = {"options": asdict(run_options), "device": session.device.type}
+        folder.write_start(session.config, command, facts)
+        training = TrainingRun(
+            trainer,
+            session.images,
+            folder,
+            evaluator,
+            run_options,
+            checkpoint=session.checkpoint,
+            say=say,
         )
-        return 130
-    finally:
-        folder.close()
+        try:
+            result = training.run()
+        except Interrupted:
+            saved = "" if training.diverged else " a checkpoint is saved,"
+            resume = command if "-ckpt auto" in command else f"{command} -ckpt auto"
+            say(f"stopped at step {trainer.step_count:,} of {total:,};{saved} go on with: {resume}")
+            return INTERRUPTED
+    if result["status"] == "diverged":
+        say(
+            f"diverged: step {result['diverged_at_step']:,} of {total:,} is not finite; see "
+            f"{options.save_dir}, which keeps the last checkpoint from before"
+        )
+        return DIVERGED
     shown = ", ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
     say(f"done: {result['steps']:,} steps{', ' if shown else ''}{shown}; see {options.save_dir}")
     return 0
@@ -225,12 +220,11 @@ def describe_extractor(facts: dict[str, object]) -> str:
 
 
 def _find_checkpoint(options: argparse.Namespace) -> "Checkpoint | None":
-    from topk_plugin.engine.checkpoint import checkpoint_file, load_checkpoint
-    from topk_plugin.engine.run import has_run
+    from topk_plugin.engine.checkpoint import checkpoint_file, load_checkpoint, newest_checkpoint
+    from topk_plugin.engine.run_folder import has_run
 
     if options.ckpt_dir == "auto":
-        last = options.save_dir / "checkpoints" / "last.pt"
-        return load_checkpoint(last) if last.exists() else None
+        return newest_checkpoint(options.save_dir, say)
     file = None if options.ckpt_dir is None else checkpoint_file(Path(options.ckpt_dir))
     own = file is not None and options.save_dir.resolve() in file.resolve().parents
     if has_run(options.save_dir) and not own and not options.dry_run:
@@ -241,14 +235,10 @@ def _find_checkpoint(options: argparse.Namespace) -> "Checkpoint | None":
     return None if file is None else load_checkpoint(file)
 
 
-def _settle(
-    options: argparse.Namespace, config: "Config", checkpoint: "Checkpoint | None"
-) -> tuple[int, str]:
-    """Seed and precision: as asked, else the checkpoint's, else the defaults."""
-    if checkpoint is None:
-        return options.seed or 0, options.precision or "fp32"
+def _compare(options: argparse.Namespace, config: "Config", checkpoint: "Checkpoint") -> None:
+    """Say what is asked for otherwise than when the checkpoint was written."""
     changed = checkpoint.config.changes_to(config)
-    if options.precision not in (None, checkpoint.precision):
+    if options.precision not in (None, "auto", checkpoint.precision):
         changed.append(f"--precision {checkpoint.precision} -> {options.precision}")
     if changed:
         say(f"note: the config differs from the checkpoint's: {', '.join(changed)}")
@@ -257,4 +247,45 @@ def _settle(
             f"--seed {options.seed}, but the run was started with seed {checkpoint.seed}; drop "
             "--seed to go on with it, or start a new run"
         )
-    return checkpoint.seed, options.precision or checkpoint.precision
+
+
+def _describe_checkpoint(session: "Session", trainer: "Trainer") -> None:
+    if session.checkpoint is None:
+        return
+    if not session.has_the_checkpoints_images():
+        say("note: these are not the images that the run was started with")
+    say(f"resume: {session.checkpoint.path} at step {session.checkpoint.step:,}")
+    if not trainer.exact:
+        say(
+            "note: the checkpoint is from another kind of device; random streams start anew, "
+            "so the run does not go on bit for bit"
+        )
+
+
+def _can_compile(device: "torch.device") -> bool:
+    from topk_plugin.engine.compiling import why_compiling_fails
+
+    failure = why_compiling_fails(device)
+    if failure is not None:
+        say(f"note: torch.compile does not work here, so --compile is left out: {failure}")
+    return failure is None
+
+
+def _precision(options: argparse.Namespace, session: "Session", seed: int) -> str:
+    """As asked, else the checkpoint's, else fp32; with what bf16 costs on a CPU."""
+    from topk_plugin.engine.precision import bf16_cost, describe_bf16, faster, step_seconds
+
+    checkpoint = session.checkpoint
+    if options.precision in (None, "auto") and checkpoint is not None:
+        return checkpoint.precision  # timed again, the run might not go on bit for bit
+    if options.precision == "auto":
+        seconds = step_seconds(session.config, session.images, device=session.device, seed=seed)
+        chosen = faster(seconds)
+        timed = ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items())
+        say(f"precision: {chosen}, for a step takes {timed} here")
+        return chosen
+    if options.precision == "bf16" and session.device.type == "cpu":
+        cost = bf16_cost()
+        slower = "; --precision fp32 is faster, auto times whole steps of both" if cost > 1 else ""
+        say(f"{'note' if slower else 'precision'}: {describe_bf16(cost)}{slower}")
+    return options.precision or "fp32"

@@ -5,8 +5,34 @@ import math
 
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.evidence import describe_evidence
+from topk_plugin.engine.methods.registry import needs_of
 from topk_plugin.engine.methods.topk import schedule_of
-from topk_plugin.engine.trainer import images_per_step
+from topk_plugin.engine.trainer import Trainer, images_per_step
+from topk_plugin.ops.dispatch import describe as describe_ops
+
+
+def describe_trainer(trainer: Trainer, *, seed: int, compiled: bool) -> list[str]:
+    """Lines on the networks, the device, and what runs otherwise there than asked for."""
+    model, device = trainer.config.MODEL, trainer.device
+    networks = (trainer.generator, trainer.critic)
+    millions = [sum(p.numel() for p in network.parameters()) / 1e6 for network in networks]
+    lines = [
+        f"model: {model.backbone} {model.g_cond_mtd}/{model.d_cond_mtd}, generator "
+        f"{millions[0]:.2f} M and critic {millions[1]:.2f} M parameters, {device.type}, "
+        f"{trainer.precision}{', compiled' if compiled else ''}, seed {seed}"
+    ]
+    if needs_of(trainer.config).second_derivatives:
+        if compiled:
+            lines.append(
+                "note: --compile leaves the critic as it is, since its gradient is penalised "
+                "(LOSS.apply_gp, apply_r1_reg) and compiled code has no second derivative"
+            )
+        if trainer.precision == "bf16" and device.type == "cpu":
+            lines.append(
+                "note: on a CPU the critic's update stays in fp32, since its gradient is penalised "
+                "(LOSS.apply_gp, apply_r1_reg) and bf16's second derivatives are wrong there"
+            )
+    return [*lines, describe_ops(device)]
 
 
 def steps_to_floor(config: Config, steps_per_epoch: float) -> float | None:

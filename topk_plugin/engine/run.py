@@ -1,28 +1,25 @@
 """A whole training run: steps, logs, pictures, evaluations, checkpoints, and stopping well."""
 
 import math
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from topk_plugin.base.run_log import RunLog
-from topk_plugin.engine.checkpoint import BEST, LAST, Checkpoint, RunProgress, save_checkpoint
+from topk_plugin.engine.checkpoint import LAST, Checkpoint, CheckpointFolder, RunProgress
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.divergence import NotFinite, describe_not_finite, not_finite
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.methods.topk import k_of, topk_of
 from topk_plugin.engine.run_folder import RunFolder
 from topk_plugin.engine.sample_grid import class_grid, generate, save_grid
+from topk_plugin.engine.stopping import Interrupted, StopRequest, Stopwatch
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.evaluation.evaluator import Evaluator
 from topk_plugin.evaluation.metrics import higher_is_better
@@ -31,10 +28,6 @@ from topk_plugin.gate.monitor import TopKMonitor
 # Seeds of what must be the same in every run of a comparison, whatever the run's own seed.
 GRID_SEED = 2020
 EVALUATION_SEED = 2021
-
-
-class Interrupted(Exception):
-    """The user or the system asked the run to stop; a checkpoint is saved."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +41,8 @@ class RunOptions:
         num_samples: generated images of an evaluation.
         command: the command as typed, for the records.
         checkpoint_freq: steps between two checkpoints, where they are wanted more often.
+        on_divergence: "stop" ends the run where its state is found not to be finite; "continue"
+            trains on. Either way such a state is neither saved nor measured.
     """
 
     seed: int
@@ -56,6 +51,7 @@ class RunOptions:
     num_samples: int
     command: str
     checkpoint_freq: int | None = None
+    on_divergence: Literal["stop", "continue"] = "stop"
 
 
 class TrainingRun:
@@ -98,35 +94,41 @@ class TrainingRun:
         if top_k is not None and top_k.topk is not None:
             self._monitor = TopKMonitor(top_k.topk, self.config.DATA.num_classes)
         self._grid = class_grid(self.config, seed=GRID_SEED, device=trainer.device)
-        self._stop_asked = False
-        self._may_stop_now = False
-        self._in_step = False
-        self._mark = time.perf_counter()
+        self._checkpoints = CheckpointFolder(folder.checkpoints)
+        self._stop = StopRequest()
+        self._watch = Stopwatch()
+        self._reported_step = trainer.step_count
+        self._loss_was_finite = True
+        self._diverged_at_step: int | None = None
 
     def run(self) -> dict[str, Any]:
-        """Train to the end; returns what is in result.json.
+        """Train to the end, or until the training diverges; returns what is in result.json.
 
         Raises:
-            Interrupted: stopped by Ctrl-C or SIGTERM, with a checkpoint saved.
+            Interrupted: stopped by Ctrl-C, SIGTERM or SIGHUP; a checkpoint is saved, unless the
+                training has diverged.
+            KeyboardInterrupt: stopped by a second one, nothing saved since the last checkpoint.
             UserError: a file can't be written.
         """
         total = self.config.OPTIMIZATION.total_steps
-        trainer = self.trainer
         with (
-            self._stoppable(),
+            self._stop,
             tqdm(
-                total=total, initial=trainer.step_count, unit="step", disable=None, smoothing=0.05
+                total=total,
+                initial=self.trainer.step_count,
+                unit="step",
+                disable=None,
+                smoothing=0.05,
             ) as bar,
         ):
             try:
                 self._train(total, bar)
-            except KeyboardInterrupt:
+            except Interrupted:
+                if self._is_finite():
+                    self._save_checkpoint()
+                raise
+            finally:
                 self._log.close()
-                if self._in_step:  # half of a step is nothing to go on from
-                    raise
-                self._save_checkpoint()
-                raise Interrupted from None
-        self._log.close()
         result = self._result()
         self.folder.write_result(result)
         return result
@@ -135,43 +137,41 @@ class TrainingRun:
 
     def _train(self, total: int, bar: Any) -> None:
         trainer, options = self.trainer, self.options
-        printed_step = trainer.step_count
-        self._mark = time.perf_counter()
+        self._watch.lap()
         while True:
             step = trainer.step_count
             due = step % options.save_freq == 0 or step >= total
             if due and self.progress.evaluated_step < step:
-                self._look(step)
-                self._save_checkpoint()
-                printed_step, self._mark = step, time.perf_counter()
-            if step >= total:
+                if self._is_finite():
+                    self._look(step)
+                if not self.diverged:
+                    self._save_checkpoint()
+                self._reported_step = step
+                self._watch.lap()
+            if step >= total or (self.diverged and options.on_divergence == "stop"):
                 return
-            if self._stop_asked:
-                raise KeyboardInterrupt
-            self._in_step = True
+            self._stop.check()
             losses = trainer.step()
-            self._in_step = False
             if self._monitor is not None:
                 self._monitor.update()
             bar.update()
             step = trainer.step_count
             next_is_due = step % options.save_freq == 0 or step >= total
             if step % options.print_freq == 0 or next_is_due:
-                self._report(step, losses, step - printed_step, bar)
-                printed_step = step
+                self._report(step, losses, bar)
             often = options.checkpoint_freq
             if often is not None and step % often == 0 and not next_is_due:
-                started = time.perf_counter()
-                self._save_checkpoint()
-                self._mark += time.perf_counter() - started  # no part of the training's time
+                with self._watch.paused():
+                    if self._is_finite():
+                        self._save_checkpoint()
 
-    def _report(self, step: int, losses: dict[str, Tensor], steps: int, bar: Any) -> None:
-        """Log the last step; ``steps``: how many were done since the last report."""
+    def _report(self, step: int, losses: dict[str, Tensor], bar: Any) -> None:
+        """Log the last step, and the pace since the last report."""
         # Reading the losses waits for the device, so that the time measured after it is whole.
         values = torch.stack([loss.float() for loss in losses.values()]).tolist()
         scalars: dict[str, float] = dict(zip(losses, values, strict=True))
-        now = time.perf_counter()
-        seconds, self._mark = now - self._mark, now
+        steps, self._reported_step = step - self._reported_step, step
+        seconds = self._watch.lap()
         self.progress.seconds += seconds
         rate = steps * self.trainer.images_per_step / seconds
         scalars["speed/images_per_second"] = rate
@@ -181,13 +181,8 @@ class TrainingRun:
             scalars["topk/k"] = float(k)
         scalars |= {name: float(value) for name, value in self.trainer.scalars().items()}
         self._log.scalars(step, scalars)
-        diverged = not all(math.isfinite(value) for value in values)
-        if diverged and self.progress.diverged_at_step is None:
-            self.progress.diverged_at_step = step
-            self._say(
-                f"warning: a loss is not finite at step {step:,}; the training has diverged (a "
-                "lower learning rate or an earlier checkpoint may help)"
-            )
+        if not all(math.isfinite(value) for value in values):
+            self._warn_of_the_loss(step)
         shown = {
             "G": f"{scalars['loss/generator']:.3f}",
             "D": f"{scalars['loss/discriminator']:.3f}",
@@ -206,13 +201,16 @@ class TrainingRun:
         sampler = self.trainer.sampler()
         batch_size = self.config.OPTIMIZATION.batch_size
         values: dict[str, float] = {}
-        # Only here may Ctrl-C act at once: nothing is noted down yet, so that a resumed run looks
-        # at this step again.
-        with self._interruptible():
-            images = generate(sampler, *self._grid, batch_size=batch_size)
-            if self.evaluator is not None:
-                count, device = self.options.num_samples, self.trainer.device
-                values = evaluate_generator(sampler, self.config, self.evaluator, count, device)
+        # Nothing is noted down yet, so that a run that is stopped in here looks at this step again.
+        try:
+            with self._stop.interruptible():
+                images = generate(sampler, *self._grid, batch_size=batch_size)
+                if self.evaluator is not None:
+                    count, device = self.options.num_samples, self.trainer.device
+                    values = evaluate_generator(sampler, self.config, self.evaluator, count, device)
+        except NotFinite:
+            self._note_divergence("the generator's images are not finite")
+            return
         save_grid(self.folder.samples / f"step_{step:06d}.png", images)
         if self._monitor is not None and self.trainer.last_fakes is not None:
             self._log.histogram(step, "topk/scores", self._monitor.scores())
@@ -228,7 +226,46 @@ class TrainingRun:
             self.progress.history.append(entry)
             if self._is_best(entry):
                 self.progress.best = entry
-                self._save_checkpoint(BEST)
+                self._checkpoints.save_best(self.trainer, **self._memory())
+
+    # --- divergence ------------------------------------------------------------------------
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training's state was found not to be finite."""
+        return self._diverged_at_step is not None
+
+    def _is_finite(self) -> bool:
+        """Look at every tensor of the training's state; what has diverged stays so."""
+        if not self.diverged:
+            found = not_finite(self.trainer.state_dict())
+            if found:
+                self._note_divergence(describe_not_finite(found))
+        return not self.diverged
+
+    def _note_divergence(self, what: str) -> None:
+        step = self.trainer.step_count
+        self._diverged_at_step = step
+        kept = self.folder.checkpoints / LAST
+        self._say(
+            f"warning: the training has diverged: at step {step:,} {what}. It is neither measured "
+            f"nor saved from here on{f'; {kept} is from before' if kept.exists() else ''}. A lower "
+            "learning rate (OPTIMIZATION.g_lr, d_lr) may help"
+        )
+
+    def _warn_of_the_loss(self, step: int) -> None:
+        """A loss that is not finite nearly always means weights that are not; once is enough."""
+        if self._is_finite() and self._loss_was_finite:
+            self._say(f"warning: a loss is not finite at step {step:,}; the weights still are")
+        self._loss_was_finite = False
+
+    def _save_checkpoint(self) -> None:
+        self._checkpoints.save_last(self.trainer, **self._memory())
+
+    def _memory(self) -> dict[str, Any]:
+        return {"seed": self.options.seed, "data": self._data, "progress": self.progress}
+
+    # --- metrics and the result ------------------------------------------------------------
 
     def _is_best(self, entry: dict[str, float]) -> bool:
         assert self.evaluator is not None
@@ -254,15 +291,6 @@ class TrainingRun:
             self.progress.evaluated_step = -1
         self.progress.measured_with = measured_with
 
-    def _save_checkpoint(self, name: str = LAST) -> None:
-        save_checkpoint(
-            self.folder.checkpoints / name,
-            self.trainer,
-            seed=self.options.seed,
-            data=self._data,
-            progress=self.progress,
-        )
-
     def _result(self) -> dict[str, Any]:
         loss, history = self.config.LOSS, self.progress.history
         top_k: dict[str, Any] = {"apply_topk": loss.apply_topk}
@@ -278,6 +306,7 @@ class TrainingRun:
             }
         final = history[-1] if history and history[-1]["step"] == self.trainer.step_count else {}
         return {
+            "status": "diverged" if self.diverged else "finished",
             "steps": self.trainer.step_count,
             "epochs": self.trainer.stream.epoch,
             "seed": self.options.seed,
@@ -290,43 +319,12 @@ class TrainingRun:
                 if self.evaluator is None
                 else self.evaluator.describe(self.options.num_samples)
             ),
-            "diverged_at_step": self.progress.diverged_at_step,
+            "diverged_at_step": self._diverged_at_step,
             "top_k": top_k,
             "data": self._data,
             "training_seconds": round(self.progress.seconds, 1),
             "command": self.options.command,
         }
-
-    # --- stopping --------------------------------------------------------------------------
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """Let Ctrl-C, SIGTERM and SIGHUP end the run after the step under way, state whole."""
-        # SIGHUP: the terminal was closed
-        numbers = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
-        previous = {number: signal.signal(number, self._ask_to_stop) for number in set(numbers)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        if self._may_stop_now or self._stop_asked:
-            raise KeyboardInterrupt
-        self._stop_asked = True
-        tqdm.write("stopping after this step (again to stop at once)", file=sys.stderr)
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Nothing in here changes the training state: stop at once when asked."""
-        self._may_stop_now = True
-        try:
-            if self._stop_asked:
-                raise KeyboardInterrupt
-            yield
-        finally:
-            self._may_stop_now = False
 
 
 def evaluate_generator(
@@ -336,13 +334,12 @@ def evaluate_generator(
     num_samples: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """Metric values of ``num_samples`` images, from the same latents and labels every time."""
+    """Metric values of ``num_samples`` images, from the same latents and labels every time.
+
+    Raises:
+        NotFinite: the generator has diverged.
+    """
     source = LatentSource(config, seed=EVALUATION_SEED, device=device)
     latents, labels = source.latents(num_samples), source.labels(num_samples)
     images = generate(sampler, latents, labels, batch_size=config.OPTIMIZATION.batch_size)
     return evaluator.evaluate(images)
-
-
-def has_run(folder: Path) -> bool:
-    """Whether the folder holds a run already, which a new one must not overwrite."""
-    return any((folder / name).exists() for name in ("config.yaml", "checkpoints/last.pt"))

@@ -1,27 +1,26 @@
 """The files of a run's folder."""
 
-import os
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
 
 from topk_plugin.base.environment import environment
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write, remove_leftovers, unwritable, write_json
+from topk_plugin.engine.checkpoint import FOLDER, LAST, PREVIOUS
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.names import printable
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    _LOCKS = False
-else:
-    _LOCKS = True
+CONFIG, ENVIRONMENT, RESULT, LOCK = "config.yaml", "environment.json", "result.json", ".lock"
 
 
 class RunFolder:
     """``-save DIR``, for the one process that trains there.
 
-    Holds config.yaml, environment.json, result.json, samples/, checkpoints/ and the logs.
+    Holds config.yaml, environment.json, result.json, samples/, checkpoints/ and the logs. The
+    system lets go of the lock when this process ends, however it ends.
 
     Args:
         path: the folder; made if missing.
@@ -33,7 +32,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / FOLDER
         self.samples = path / "samples"
         if path.exists() and not path.is_dir():
             raise UserError(f"-save {path} is a file; give a folder")
@@ -46,7 +45,14 @@ class RunFolder:
             ) from error
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock()
+            self._lock = FileLock(path / LOCK, blocking=False)
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise UserError(
+                    f"another training is writing to {path}; wait for it, or give another folder "
+                    "to -save"
+                ) from None
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(folder)
@@ -54,24 +60,20 @@ class RunFolder:
         except OSError as error:
             raise unwritable(path, error) from error
 
-    def _lock(self) -> None:
-        """Keep other trainings out of the folder for as long as this process lives."""
-        if not _LOCKS:
-            return
-        self._descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise UserError(
-                f"another training is writing to {self.path}; wait for it, or give another folder "
-                "to -save"
-            ) from None
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let others train in the folder."""
-        if _LOCKS:
-            os.close(self._descriptor)
+        self._lock.release()
 
     def write_start(self, config: Config, command: str, facts: dict[str, Any]) -> None:
         """Write config.yaml and environment.json.
@@ -79,9 +81,9 @@ class RunFolder:
         Raises:
             UserError: they can't be written.
         """
-        with atomic_write(self.path / "config.yaml") as temporary:
+        with atomic_write(self.path / CONFIG) as temporary:
             temporary.write_text(config.to_yaml(), encoding="utf-8")
-        self._write_json("environment.json", environment() | {"command": command} | facts)
+        write_json(self.path / ENVIRONMENT, environment() | {"command": command} | facts)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json.
@@ -89,7 +91,10 @@ class RunFolder:
         Raises:
             UserError: it can't be written.
         """
-        self._write_json("result.json", result)
+        write_json(self.path / RESULT, result)
 
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        write_json(self.path / name, content)
+
+def has_run(folder: Path) -> bool:
+    """Whether the folder holds a run already, which a new one must not overwrite."""
+    checkpoints = (f"{FOLDER}/{LAST}", f"{FOLDER}/{PREVIOUS}")
+    return any((folder / name).exists() for name in (CONFIG, *checkpoints))

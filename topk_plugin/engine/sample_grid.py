@@ -10,6 +10,7 @@ from torchvision.utils import make_grid
 
 from topk_plugin.base.files import atomic_write
 from topk_plugin.engine.config.config import Config
+from topk_plugin.engine.divergence import NotFinite
 from topk_plugin.engine.latents import LatentSource
 
 MOST_ROWS = 10
@@ -18,9 +19,9 @@ MOST_ROWS = 10
 def to_uint8(images: Tensor) -> Tensor:
     """[-1, 1] -> 0..255, rounded to the nearest as StudioGAN does; uint8 of the same shape.
 
-    NaN becomes 0: the conversion of NaN itself is undefined.
+    The images must be finite: what NaN becomes is undefined.
     """
-    return images.float().nan_to_num(-1.0).add(1).mul(127.5).add(0.5).clamp(0, 255).to(torch.uint8)
+    return images.float().add(1).mul(127.5).add(0.5).clamp(0, 255).to(torch.uint8)
 
 
 @torch.no_grad()
@@ -32,9 +33,20 @@ def generate(sampler: nn.Module, latents: Tensor, labels: Tensor, *, batch_size:
         latents: [N, z_dim].
         labels: int64 [N].
         batch_size: images at once.
+
+    Raises:
+        NotFinite: an image has a pixel that is NaN or infinite.
     """
-    parts = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
-    return torch.cat([to_uint8(sampler(z, y)).cpu() for z, y in parts])
+    parts = []
+    for z, y in zip(latents.split(batch_size), labels.split(batch_size), strict=True):
+        images = sampler(z, y)
+        if not images.isfinite().all():
+            raise NotFinite(
+                "the generator's images are not finite numbers: its training has diverged; give an "
+                "earlier checkpoint, or train again with a lower learning rate"
+            )
+        parts.append(to_uint8(images).cpu())
+    return torch.cat(parts)
 
 
 def class_grid(

@@ -201,7 +201,7 @@ def _protocol(preset: Preset, results: Results) -> list[str]:
 
 
 def _diverged(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """A line about runs whose loss stopped being a number; they count like all others."""
+    """A line about runs whose networks stopped being finite: they have no values at their end."""
     broken = [
         f"{run['gan']}, {run['arm']}, seed {run['seed']} (step {run['diverged_at_step']:,})"
         for run in runs
@@ -209,7 +209,11 @@ def _diverged(runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
     if not broken:
         return []
-    return ["", f"**Diverged**, and counted with what they ended in: {'; '.join(broken)}."]
+    return [
+        "",
+        f"**Diverged**, so that they have no values at their end and their pairs are left out, "
+        f"which flatters an arm that diverges: {'; '.join(broken)}.",
+    ]
 
 
 def _table(rows: list[dict[str, Any]], measures: Sequence[str], *, named: bool = True) -> str:

@@ -100,7 +100,9 @@ class Results:
 
 
 def final(run: Run) -> dict[str, float]:
-    """The values at the end of a run."""
+    """The values at the end of a run; none of one that has diverged before."""
+    if run["diverged_at_step"] is not None:
+        return {}
     values: dict[str, float] = dict(run["history"][-1])
     return values | run.get("anomaly", {})
 

@@ -22,14 +22,16 @@ from torch import Tensor
 from topk_plugin.base.environment import environment
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import write_json
-from topk_plugin.engine.allocator import keep_freed_memory
-from topk_plugin.engine.checkpoint import LAST, load_checkpoint
+from topk_plugin.engine.checkpoint import newest_checkpoint
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.open import open_images
+from topk_plugin.engine.divergence import not_finite
 from topk_plugin.engine.methods.topk import k_of
-from topk_plugin.engine.run import Interrupted, RunOptions, TrainingRun, evaluate_generator
+from topk_plugin.engine.run import RunOptions, TrainingRun, evaluate_generator
 from topk_plugin.engine.run_folder import RunFolder
+from topk_plugin.engine.session import Session
+from topk_plugin.engine.stopping import Interrupted
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.study import in_studiogan
 from topk_plugin.study.measures import Measures, critic_scores
@@ -76,13 +78,12 @@ def run(spec: RunSpec, folder: Path) -> None:
         UserError: data, config or extractor can't be used, or a file can't be written.
     """
     torch.set_num_threads(spec.threads)
-    device = torch.device(spec.device)
-    if device.type == "cpu":
-        keep_freed_memory()
     config = Config.from_dict(spec.config)
     every_class, test = open_both(spec.data, config)
     train = every_class if spec.hold_out is None else without_class(every_class, spec.hold_out)
-    trainer = Trainer(config, train, seed=spec.seed, device=device, precision=spec.precision)
+    checkpoint = newest_checkpoint(folder, _say) if spec.studiogan is None else None
+    session = Session.open(config, train, torch.device(spec.device), checkpoint=checkpoint)
+    trainer = session.trainer(seed=spec.seed, precision=spec.precision)
     measures = Measures(
         trainer,
         train,
@@ -94,9 +95,9 @@ def run(spec: RunSpec, folder: Path) -> None:
     )
     run_folder = RunFolder(folder)
     command = f"python -m topk_plugin.study.worker runs/{spec.name}"
-    run_folder.write_start(config, command, {"device": device.type})
+    run_folder.write_start(config, command, {"device": spec.device})
     if spec.studiogan is None:
-        result = _train(spec, trainer, train, measures, run_folder, command)
+        result = _train(spec, session, trainer, measures, run_folder, command)
     else:
         result = _train_in_studiogan(spec, trainer, measures, run_folder)
     content: dict[str, Any] = {
@@ -112,25 +113,25 @@ def run(spec: RunSpec, folder: Path) -> None:
         "images_per_step": trainer.images_per_step,
         "environment": {k: v for k, v in environment().items() if k != "started"},
     }
-    if spec.hold_out is not None:
+    if spec.hold_out is not None and content["diverged_at_step"] is None:
         content["anomaly"] = anomaly_detection(trainer, test, spec.hold_out)
     write_json(folder / RESULT, content)
     run_folder.close()
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def _train(
     spec: RunSpec,
+    session: Session,
     trainer: Trainer,
-    train: ImageSet,
     measures: Measures,
     folder: RunFolder,
     command: str,
 ) -> dict[str, Any]:
     """In the built-in trainer, measured along the way."""
-    last = folder.checkpoints / LAST
-    checkpoint = load_checkpoint(last) if last.exists() else None
-    if checkpoint is not None:
-        checkpoint.restore(trainer)
     options = RunOptions(
         seed=spec.seed,
         print_freq=min(50, max(1, spec.steps // 20)),
@@ -141,12 +142,12 @@ def _train(
     )
     training = TrainingRun(
         trainer,
-        train,
+        session.images,
         folder,
         measures,
         options,
-        checkpoint=checkpoint,
-        say=lambda line: print(line, flush=True),
+        checkpoint=session.checkpoint,
+        say=_say,
     )
     result = training.run()
     names = ("history", "measured_with", "diverged_at_step", "training_seconds")
@@ -165,13 +166,14 @@ def _train_in_studiogan(
     finally:
         seconds = round(before + time.perf_counter() - started, 1)
         write_json(sittings, {"seconds": seconds})
-    weights = trainer.generator.state_dict().values()
-    finite = all(bool(torch.isfinite(w).all()) for w in weights if w.is_floating_point())
-    device = trainer.device
-    sampler = trainer.sampler()
-    values = evaluate_generator(sampler, trainer.config, measures, spec.samples, device)
+    history, finite = [], not not_finite(trainer.state_dict())
+    if finite:  # what has diverged is not measured
+        values = evaluate_generator(
+            trainer.sampler(), trainer.config, measures, spec.samples, trainer.device
+        )
+        history.append({"step": spec.steps} | values)
     return {
-        "history": [{"step": spec.steps} | values],
+        "history": history,
         "measured_with": measures.describe(spec.samples),
         "diverged_at_step": None if finite else spec.steps,
         "training_seconds": seconds,
@@ -236,8 +238,6 @@ def anomaly_detection(trainer: Trainer, test: ImageSet, held_out: str) -> dict[s
     """
     scores = critic_scores(trainer, test.images, test.labels)
     positive = test.labels == test.class_names.index(held_out)
-    if not torch.isfinite(scores).all():  # a critic that diverged knows nothing
-        scores = torch.zeros_like(scores)
     return {
         "auroc": float(roc_auc_score(positive.numpy(), -scores.numpy())),
         "auprc": float(average_precision_score(positive.numpy(), -scores.numpy())),

@@ -15,8 +15,8 @@ from topk_plugin.engine.keys.studiogan import NOT_AVAILABLE, ONLY_IN_STUDIOGAN
 from topk_plugin.engine.methods.method import Method
 from topk_plugin.engine.methods.registry import all_methods
 from topk_plugin.engine.networks.backbone import Backbone
-from topk_plugin.engine.networks.backbones import BACKBONES
 from topk_plugin.engine.networks.backbones import ONLY_IN_STUDIOGAN as STUDIOGAN_BACKBONES
+from topk_plugin.engine.networks.backbones import all_backbones
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Table:
 
 def table() -> Table:
     """The table of today's methods and backbones, those of installed packages included."""
-    return _assembled(all_methods(), BACKBONES)
+    return _assembled(all_methods(), all_backbones())
 
 
 _tables: dict[tuple[int, ...], Table] = {}

@@ -1,5 +1,6 @@
 """From a data set's name and path to the images: which source is meant, and is it what it says."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from topk_plugin.base.errors import UserError
@@ -20,6 +21,9 @@ from topk_plugin.engine.data.torchvision_sets import (
 from topk_plugin.engine.data.zip_archive import load_zip
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
+
+# DATA.name -> images that need no path and no download; a set of one's own is one more entry.
+NAMED_SETS: dict[str, Callable[..., ImageSet]] = {"Digits": load_digits}
 
 
 def open_images(
@@ -88,14 +92,15 @@ def holds_one_split(path: Path) -> bool:
 
 
 def _open_named(name: str, *, img_size: int, split: str, download: bool) -> ImageSet:
-    if name == "Digits":
-        return load_digits(name=name, img_size=img_size, split=split)
     if name in TORCHVISION_SETS:
         root = cache_folder() / "data"
         return load_torchvision_set(name, root, img_size=img_size, split=split, download=download)
+    if name in NAMED_SETS:
+        return NAMED_SETS[name](name=name, img_size=img_size, split=split)
+    known = ", ".join((*NAMED_SETS, *TORCHVISION_SETS))
     raise UserError(
         f"DATA.name {name!r} comes with no images; give them with -data PATH (a folder or zip of "
-        f"class folders, or an HDF5 file), or use one of Digits, {', '.join(TORCHVISION_SETS)}"
+        f"class folders, or an HDF5 file), or use one of {known}"
     )
 
 

@@ -5,7 +5,7 @@ import math
 import re
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -171,6 +171,25 @@ class OneOf(Rule):
         guess = nearest(value, texts)
         likeness = difflib.SequenceMatcher(None, value.lower(), guess.lower()).ratio()
         return f"; did you mean {guess!r}?" if likeness > 0.6 else ""
+
+
+@dataclass(frozen=True)
+class Registered(Rule):
+    """One of the names that a registry holds when the value is read."""
+
+    names: Callable[[], Iterable[str]]
+    studiogan: tuple[object, ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        return self._now.allowed
+
+    def read(self, name: str, value: object) -> object:
+        return self._now.read(name, value)
+
+    @property
+    def _now(self) -> OneOf:
+        return OneOf(tuple(self.names()), self.studiogan)
 
 
 @dataclass(frozen=True)

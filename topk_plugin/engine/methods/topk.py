@@ -10,7 +10,7 @@ from torch import Tensor
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.seeds import derive_seed
 from topk_plugin.engine.keys.key import Key, When, switch
-from topk_plugin.engine.keys.rules import Every, Number, OneOf, Share
+from topk_plugin.engine.keys.rules import Every, Number, OneOf, Registered, Share
 from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.methods.method import Gan, Method, Term
 from topk_plugin.engine.networks.scoring import Outputs
@@ -37,7 +37,7 @@ TOPK_KEYS: Final = (
         "LOSS",
         "topk_policy",
         "top",
-        OneOf(tuple(POLICIES)),
+        Registered(POLICIES.keys),
         ours=True,
         about="which samples are kept",
     ),

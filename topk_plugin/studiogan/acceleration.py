@@ -40,4 +40,4 @@ def accelerate_worker(worker: Any) -> None:
             accelerate(inner, channels_last=inner is network)
         except ValueError as error:
             raise UserError(f"{SWITCH}=1 (--accelerate): {error}; leave it out") from error
-    worker.logger.info("Accelerated: generator and discriminator (%s=1).", SWITCH)
+    worker.logger.info("Accelerated: generator and critic (%s=1).", SWITCH)

@@ -45,8 +45,13 @@ class GateDriver:
             seed=worker.RUN.seed,
         )
         multi_hinge = worker.LOSS.adv_loss == "MH"
-        self.topk.attach(worker.Dis, score=margin if multi_hinge else "adv_output", labels=1)
-        conditional = (worker.MODEL.g_cond_mtd, worker.MODEL.d_cond_mtd) != ("W/O", "W/O")
+        # the labels of a generator that is given none are noise: no keep rates of them
+        conditional = worker.MODEL.g_cond_mtd != "W/O"
+        self.topk.attach(
+            worker.Dis,
+            score=margin if multi_hinge else "adv_output",
+            labels=1 if conditional else None,
+        )
         self.monitor = TopKMonitor(self.topk, worker.DATA.num_classes if conditional else None)
         self.fakes: Tensor | None = None
         self._updates = 0

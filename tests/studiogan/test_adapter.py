@@ -381,9 +381,7 @@ def test_top_k_that_is_switched_on_later_starts_where_it_would_have_been(
     expected = [SCHEDULE.k(2 + step // 2, BATCH) for step in range(4)]
     assert expected == [3, 3, 2, 2]
     assert on.logged_k()[-4:] == [str(k) for k in expected]
-    assert f"k is 3 of 8 now (after 2 epochs), 2 at its floor, reached at about step {6 + 2}" in (
-        on.log()
-    )
+    assert f"k is 3 of 8 now (after 2 epochs), 2 at its floor from about step {6 + 2}" in (on.log())
 
 
 def test_a_part_of_a_run_without_top_k_counts(mini: Mini, gated: Run) -> None:
@@ -393,6 +391,30 @@ def test_a_part_of_a_run_without_top_k_counts(mini: Mini, gated: Run) -> None:
     assert state["generator_state"] == gated.states("D")[STATE_KEY]["generator_state"]
     on = go_on(mini, off, "on again", loss=GATE, OPTIMIZATION={"total_steps": 11})
     assert on.logged_k()[-2:] == [str(SCHEDULE.k(3, BATCH))] * 2
+
+
+@pytest.mark.parametrize("mode", ["gate", "slice"])
+def test_a_release_in_shares_of_the_run_goes_on_after_a_resume(mini: Mini, mode: str) -> None:
+    release = {"topk_release_from": "25%", "topk_release_to": "75%"}
+    loss = {**GATE, "topk_every": 1, "topk_mode": mode, **release}
+    sizes = {"g_updates_per_step": 2, "total_steps": 12}
+    # 24 updates: from the 6th on k rises, from the 18th on it is the whole batch
+    schedule = KSchedule(0.7, 0.25, 1, 6, 18)
+    first = mini(loss=loss, OPTIMIZATION=sizes).check()
+    # the log is written once a step, and says what its first update used
+    expected = [schedule.k(2 * step, BATCH) for step in range(13)]
+    assert expected[0] == expected[9] == BATCH
+    assert min(expected) == 2
+    assert first.logged_k() == [str(k) for k in expected]
+    last_update = [schedule.k(2 * step + (mode == "gate"), BATCH) for step in range(13)]
+    assert list(first.scalars("topk/k").values()) == last_update
+    assert "2 at its floor from about step 2, back to 8 from step 3 to 9;" in first.log()
+    half = mini("--save_freq", "3", loss=loss, OPTIMIZATION=sizes | {"total_steps": 5}).check()
+    assert half.logged_k() != first.logged_k()[:6]  # a share of a shorter run
+    larger = go_on(
+        mini, half, f"longer, {mode}", loss=loss, OPTIMIZATION=sizes | {"batch_size": 16}
+    )
+    assert larger.logged_k()[6:] == [str(schedule.k(2 * step, 16)) for step in range(6, 13)]
 
 
 # --- the slice ---------------------------------------------------------------------------------

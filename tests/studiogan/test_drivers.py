@@ -26,6 +26,15 @@ def flags(**changes: Any) -> TopKFlags:
     return read
 
 
+def gate_driver(gan: Any, **changes: Any) -> GateDriver:
+    read = flags(**changes)
+    return GateDriver(read, read.schedule(100), gan)
+
+
+def slice_driver(**changes: Any) -> SliceDriver:
+    return SliceDriver(flags(topk_mode="slice", **changes).schedule(100))
+
+
 def sample(seed: int, batch: int = BATCH) -> tuple[Tensor, Tensor]:
     source = torch.Generator().manual_seed(seed)
     z = torch.randn(batch, Z_DIM, dtype=torch.float64, generator=source)
@@ -81,7 +90,7 @@ def test_margin_raises_what_the_multi_hinge_loss_lowers() -> None:
 
 def test_the_gradient_is_that_of_the_kept_samples_alone() -> None:
     gan = worker()
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     driver.load(Resumed(0, 0, {"steps": 0, "epochs": 1000}), 1)
     gradient = step(driver, gan, seed=3)
 
@@ -97,7 +106,7 @@ def test_the_gradient_is_that_of_the_kept_samples_alone() -> None:
 
 def test_apply_topk_comes_back_after_an_error() -> None:
     gan = worker(apply_lo=True)
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     losses = SimpleNamespace(latent_optimise=lambda: None)
     original = losses.latent_optimise
 
@@ -117,7 +126,7 @@ def test_apply_topk_comes_back_after_an_error() -> None:
 @pytest.mark.parametrize("updates", [1, 3])
 def test_updates_are_counted_each(updates: int) -> None:
     gan = worker(g_updates_per_step=updates)
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     for seed in range(4):
         step(driver, gan, seed)
     assert driver.state_dict()["steps"] == 4 * updates
@@ -126,7 +135,7 @@ def test_updates_are_counted_each(updates: int) -> None:
 
 def test_topk_every_counts_updates_and_not_steps() -> None:
     gan = worker(g_updates_per_step=3)
-    driver = GateDriver(flags(topk_every=2), gan)
+    driver = gate_driver(gan, topk_every=2)
     kept = []
     for seed in range(4):
         step(driver, gan, seed)
@@ -139,7 +148,7 @@ def test_topk_every_counts_updates_and_not_steps() -> None:
 def test_an_optimizer_step_without_the_critic_is_no_update() -> None:
     """Path length regularisation takes steps of its own, after those with the critic."""
     gan = worker(g_updates_per_step=2)
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     with driver.generator_step(gan, None):
         for update in range(2):
             gan.OPTIMIZATION.g_optimizer.zero_grad()
@@ -154,7 +163,7 @@ def test_an_optimizer_step_without_the_critic_is_no_update() -> None:
 
 def test_optimizer_steps_outside_are_not_counted() -> None:
     gan = worker()
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     step(driver, gan)
     gan.OPTIMIZATION.g_optimizer.step()
     assert driver.state_dict()["steps"] == 1
@@ -162,7 +171,7 @@ def test_optimizer_steps_outside_are_not_counted() -> None:
 
 def test_an_update_that_the_scaler_skips_is_counted_with_the_next() -> None:
     gan = worker()
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     with driver.generator_step(gan, None):  # infinite gradients: no optimizer step
         z, label = sample(0)
         (-gan.Dis(gan.Gen(z, label), label)["adv_output"].mean()).backward()
@@ -173,7 +182,7 @@ def test_an_update_that_the_scaler_skips_is_counted_with_the_next() -> None:
 
 def test_a_step_without_the_critic_warns() -> None:
     gan = worker()
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     step(driver, gan)
     with (
         pytest.warns(NoEffectWarning, match="the critic was not called"),
@@ -200,7 +209,7 @@ def test_the_critic_call_of_latent_optimisation_is_left_out() -> None:
         return -keep(gan.Dis(images, label)["adv_output"]).mean()
 
     gan = worker(apply_lo=True)
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     driver.load(Resumed(0, 0, {"steps": 0, "epochs": 1000}), 1)
     with driver.generator_step(gan, losses):
         generator_loss(gan, lambda scores: scores).backward()
@@ -214,7 +223,7 @@ def test_the_critic_call_of_latent_optimisation_is_left_out() -> None:
 
     # and it matters: with that call gated too the gradient is another one
     gated = worker(apply_lo=False)
-    other = GateDriver(flags(), gated)
+    other = gate_driver(gated)
     other.load(Resumed(0, 0, {"steps": 0, "epochs": 1000}), 1)
     with other.generator_step(gated, losses):
         generator_loss(gated, lambda scores: scores).backward()
@@ -224,7 +233,7 @@ def test_the_critic_call_of_latent_optimisation_is_left_out() -> None:
 
 def test_the_pictures_are_the_batch_that_was_scored() -> None:
     gan = worker(apply_lo=True)
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     assert driver.fakes is None
     with driver.generator_step(gan, SimpleNamespace(latent_optimise=latent_optimise)):
         z, label = sample(1)
@@ -239,19 +248,19 @@ def test_the_pictures_are_the_batch_that_was_scored() -> None:
 
 def test_keep_rates_need_a_conditional_generator() -> None:
     gan = worker()
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     step(driver, gan)
     assert any(tag.startswith("topk/keep_rate_class/") for tag in driver.monitor.scalars())
     gan = worker()
     gan.MODEL.g_cond_mtd = "W/O"  # whatever the critic is given: the labels are noise
-    driver = GateDriver(flags(), gan)
+    driver = gate_driver(gan)
     step(driver, gan)
     assert not any(tag.startswith("topk/keep_rate_class/") for tag in driver.monitor.scalars())
 
 
 def test_the_slice_leaves_the_step_alone_and_counts() -> None:
     gan = worker(g_updates_per_step=2)
-    driver = SliceDriver(flags(topk_mode="slice", topk_every=4))
+    driver = slice_driver(topk_every=4)
     for _ in range(3):
         with driver.generator_step(gan, None):
             assert gan.LOSS.apply_topk is True
@@ -274,8 +283,7 @@ def saved(driver: Any) -> dict[str, Any]:
 
 def make(mode: str, **changes: Any) -> tuple[Any, Any]:
     gan = worker()
-    read = flags(topk_mode=mode, **changes)
-    return (GateDriver(read, gan) if mode == "gate" else SliceDriver(read)), gan
+    return (gate_driver(gan, **changes) if mode == "gate" else slice_driver(**changes)), gan
 
 
 def run(driver: Any, gan: Any, steps: int, epochs: int) -> None:

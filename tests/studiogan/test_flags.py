@@ -39,7 +39,7 @@ def refusal(**flags: Any) -> str:
 
 def test_the_defaults_are_a_gate_as_in_the_paper() -> None:
     assert TopKFlags.of(configurations()) == TopKFlags(
-        KSchedule(0.9, 0.5, "epoch"), "gate", "top", "rank", "kept"
+        0.9, 0.5, "epoch", None, "gate", "top", "rank", "kept"
     )
 
 
@@ -52,7 +52,7 @@ def test_off_is_none_whatever_the_other_flags_say(topk_gamma: object) -> None:
 def test_the_schedule_is_what_the_flags_say(gamma: float, nu: float, every: Any) -> None:
     flags = TopKFlags.of(configurations(topk_gamma=gamma, topk_nu=nu, topk_every=every))
     assert flags is not None
-    assert flags.schedule == KSchedule(float(gamma), float(nu), every)
+    assert flags.schedule(100) == KSchedule(float(gamma), float(nu), every)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,48 @@ def test_the_slice_can_do_less(name: str, value: str, only: str) -> None:
     assert message.startswith(f"LOSS.{name} should be {only!r} with LOSS.topk_mode 'slice'")
     assert f"not {value!r}; LOSS.topk_mode 'gate' allows it" in message
     assert TopKFlags.of(configurations(topk_mode="slice", **{name: only})) is not None
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "expected"),
+    [
+        (30, 60, (30, 60)),
+        (0.5, 1, (0.5, 1)),
+        ("30%", "60%", (75, 150)),
+        ("12.5%", 200, (31.25, 200)),
+        (0, "100%", (0, 250)),
+        (40, 40, (40, 40)),
+    ],
+)
+def test_a_release_is_in_progress_or_in_shares_of_the_run(
+    begin: Any, end: Any, expected: tuple[float, float]
+) -> None:
+    flags = TopKFlags.of(configurations(topk_release_from=begin, topk_release_to=end))
+    assert flags is not None
+    assert flags.schedule(250) == KSchedule(0.9, 0.5, "epoch", *expected)
+
+
+@pytest.mark.parametrize("name", ["topk_release_from", "topk_release_to"])
+@given(
+    value=st.floats(max_value=-1e-9)
+    | st.sampled_from([math.nan, math.inf, True, None, "50", "half", "%", "101%", "-1%", "nan%"])
+    | st.lists(st.integers())
+)
+def test_what_is_no_point_of_a_run_is_refused(name: str, value: object) -> None:
+    points = {"topk_release_from": 1, "topk_release_to": "100%", name: value}
+    message = refusal(**points)
+    assert message.startswith(f"LOSS.{name} should be a number of epochs")
+    assert repr(value) in message
+
+
+def test_a_release_has_two_ends_in_their_order() -> None:
+    assert "LOSS.topk_release_from needs LOSS.topk_release_to" in refusal(topk_release_from=3)
+    assert "LOSS.topk_release_to needs LOSS.topk_release_from" in refusal(topk_release_to="3%")
+    flags = TopKFlags.of(configurations(topk_release_from="50%", topk_release_to=30))
+    assert flags is not None
+    assert flags.schedule(60) == KSchedule(0.9, 0.5, "epoch", 30, 30)
+    with pytest.raises(TopKFlagError, match=r"50%, which is 31 in this run\) or later, not 30"):
+        flags.schedule(62)
 
 
 def test_balanced_needs_classes() -> None:

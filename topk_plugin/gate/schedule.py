@@ -10,6 +10,7 @@ A release, which the paper does not have, brings the fraction back to 1: droppin
 while the generator looks for the modes and costs quality once it has them (docs/mixture.md).
 """
 
+import bisect
 import math
 import numbers
 from dataclasses import dataclass
@@ -125,6 +126,21 @@ class KSchedule:
         if math.isinf(lowest):
             return self.k(0, batch_size)
         return min(self.k(math.floor(lowest), batch_size), self.k(math.ceil(lowest), batch_size))
+
+    def progress_to_lowest_k(self, batch_size: int) -> float:
+        """The whole progress at which k is :meth:`lowest_k` for the first time.
+
+        k is a whole number, and may be there before the fraction is at its lowest. Infinity where
+        no sample is ever dropped.
+
+        Raises:
+            ValueError: batch_size is under 1.
+        """
+        lowest = self.lowest_k(batch_size)
+        if lowest == batch_size:
+            return math.inf
+        falling = range(math.floor(self.progress_to_floor) + 1)
+        return bisect.bisect_left(falling, -lowest, key=lambda p: -self.k(p, batch_size))
 
     @property
     def progress_to_floor(self) -> float:

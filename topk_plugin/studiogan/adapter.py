@@ -92,12 +92,17 @@ class TopKWorker(_Base):
             if resumed is not None and resumed.state is not None:
                 self._carried = CarriedState(resumed.state)
             return
-        self._driver = GateDriver(flags, self) if flags.mode == "gate" else SliceDriver(flags)
+        steps_each = self._steps_each(flags)
+        schedule = flags.schedule(self.OPTIMIZATION.total_steps / steps_each)
+        if flags.mode == "gate":
+            self._driver = GateDriver(flags, schedule, self)
+        else:
+            self._driver = SliceDriver(schedule)
         if resumed is not None:
             self._driver.load(resumed, self.OPTIMIZATION.g_updates_per_step)
         if self.global_rank == 0:
             step = resumed.step if resumed is not None else 0
-            self.logger.info(self._plan(flags, step))
+            self.logger.info(self._plan(flags, step, steps_each))
 
     # StudioGAN's own k, which it sets and anneals itself; with top-k on it follows the plugin's
     # schedule, which is right after any resume and is never under 1.
@@ -188,16 +193,23 @@ class TopKWorker(_Base):
         wandb = self._studiogan.wandb
         return wandb.run_log if isinstance(wandb, WandbBridge) else None
 
-    def _plan(self, flags: TopKFlags, step: int) -> str:
+    def _steps_each(self, flags: TopKFlags) -> float:
+        """StudioGAN's steps in what the schedule counts: an epoch, or a block of updates."""
+        updates = self.OPTIMIZATION.g_updates_per_step
+        if flags.every != "epoch":
+            return flags.every / updates
+        # the critic takes one batch of the loader a step, feature matching one more each time
+        batches = 1 + updates * self.OPTIMIZATION.acml_steps * self.LOSS.apply_fm
+        return len(self.train_dataloader) / batches
+
+    def _plan(self, flags: TopKFlags, step: int, steps_each: float) -> str:
         assert self._driver is not None
         batch = self.OPTIMIZATION.batch_size
         if flags.scope == "global":
             batch *= distributed.world_size()
-        steps_each: float = len(self.train_dataloader)  # a step takes one batch of the loader
-        if flags.schedule.every != "epoch":
-            steps_each = flags.schedule.every / self.OPTIMIZATION.g_updates_per_step
         return plan_line(
             flags,
+            self._driver.schedule,
             progress=self._driver.progress,
             batch_size=batch,
             step=step,

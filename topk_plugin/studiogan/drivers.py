@@ -9,6 +9,7 @@ from torch import Tensor
 
 from topk_plugin.gate.monitor import TopKMonitor
 from topk_plugin.gate.progress import Progress
+from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.topk import TopK
 from topk_plugin.studiogan.flags import TopKFlags
 from topk_plugin.studiogan.resume import Resumed, progress_of
@@ -32,13 +33,14 @@ class GateDriver:
 
     Args:
         flags: checked flags.
+        schedule: theirs.
         worker: StudioGAN's WORKER, whose critic (with its parallel wrapper) is gated.
     """
 
-    def __init__(self, flags: TopKFlags, worker: Any) -> None:
-        self.schedule = flags.schedule
+    def __init__(self, flags: TopKFlags, schedule: KSchedule, worker: Any) -> None:
+        self.schedule = schedule
         self.topk = TopK(
-            flags.schedule,
+            schedule,
             policy=flags.policy,
             scope=flags.scope,
             normalize=flags.normalize,
@@ -123,8 +125,8 @@ class GateDriver:
 class SliceDriver:
     """Leaves StudioGAN's slice in place and gives it a k that is right after any resume."""
 
-    def __init__(self, flags: TopKFlags) -> None:
-        self.schedule = flags.schedule
+    def __init__(self, schedule: KSchedule) -> None:
+        self.schedule = schedule
         self._progress = Progress()
 
     @property

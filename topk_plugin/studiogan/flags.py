@@ -1,5 +1,6 @@
 """The top-k flags in section LOSS of a StudioGAN config."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -8,6 +9,7 @@ from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.topk import Normalize, Scope
 
 Mode = Literal["gate", "slice"]
+Point = float | str
 
 # StudioGAN's own word for "not given".
 NOT_GIVEN = "N/A"
@@ -19,6 +21,8 @@ DEFAULTS = {
     "topk_scope": NOT_GIVEN,
     "topk_normalize": "kept",
     "topk_every": "epoch",
+    "topk_release_from": NOT_GIVEN,
+    "topk_release_to": NOT_GIVEN,
 }
 
 
@@ -31,12 +35,17 @@ class TopKFlags:
     """Checked flags of a config with ``LOSS.apply_topk: True``.
 
     Attributes:
-        schedule: gamma, nu and how often gamma acts.
+        gamma, nu, every: as in :class:`topk_plugin.KSchedule`.
+        release: the two points of the training between which k rises back to the batch, each as
+            progress or as a share of the run such as "50%"; None for none.
         mode: "gate" (this plugin's) or "slice" (StudioGAN's own code, on this schedule).
         policy, scope, normalize: as in :class:`topk_plugin.TopK`.
     """
 
-    schedule: KSchedule
+    gamma: float
+    nu: float
+    every: Literal["epoch"] | int
+    release: tuple[Point, Point] | None
     mode: Mode
     policy: str
     scope: Scope
@@ -96,12 +105,66 @@ class TopKFlags:
         if scope == NOT_GIVEN:
             scope = "global" if cfgs.RUN.distributed_data_parallel and mode == "gate" else "rank"
         return cls(
-            KSchedule(float(loss.topk_gamma), float(loss.topk_nu), cast(Any, every)),
+            float(loss.topk_gamma),
+            float(loss.topk_nu),
+            cast(Any, every),
+            _release(loss.topk_release_from, loss.topk_release_to),
             mode,
             loss.topk_policy,
             scope,
             loss.topk_normalize,
         )
+
+    def schedule(self, progress_of_run: float) -> KSchedule:
+        """The schedule for a run of that many epochs, or blocks of generator updates.
+
+        Raises:
+            TopKFlagError: the release ends before it begins, in this run.
+        """
+        if self.release is None:
+            return KSchedule(self.gamma, self.nu, self.every)
+        begin, end = (_progress_at(point, progress_of_run) for point in self.release)
+        if end < begin:
+            raise TopKFlagError(
+                f"LOSS.topk_release_to should be LOSS.topk_release_from ({self.release[0]}, which "
+                f"is {begin:g} in this run) or later, not {self.release[1]} ({end:g})."
+            )
+        return KSchedule(self.gamma, self.nu, self.every, begin, end)
+
+
+def _release(begin: object, end: object) -> tuple[Point, Point] | None:
+    points = []
+    for name, other, value in (
+        ("topk_release_from", "topk_release_to", begin),
+        ("topk_release_to", "topk_release_from", end),
+    ):
+        if value == NOT_GIVEN:
+            if (begin, end) != (NOT_GIVEN, NOT_GIVEN):
+                raise TopKFlagError(f"LOSS.{other} needs LOSS.{name} too.")
+            return None
+        points.append(_point(name, value))
+    return points[0], points[1]
+
+
+def _point(name: str, value: object) -> Point:
+    share = isinstance(value, str) and value.endswith("%")
+    try:
+        number = float(value.removesuffix("%")) if isinstance(value, str) and share else value
+    except ValueError:
+        number = None
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if is_number and 0 <= cast(float, number) <= (100 if share else sys.float_info.max):
+        return f"{number:g}%" if share else float(cast(float, number))
+    raise TopKFlagError(
+        f"LOSS.{name} should be a number of epochs (or of what LOSS.topk_every counts) or a share "
+        f"of the run such as '50%', not {value!r}."
+    )
+
+
+def _progress_at(point: Point, progress_of_run: float) -> float:
+    if isinstance(point, float):
+        return point
+    return float(point.removesuffix("%")) / 100 * progress_of_run
 
 
 def _check_fraction(name: str, value: object) -> None:

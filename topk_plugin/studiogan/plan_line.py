@@ -1,7 +1,7 @@
 """What top-k is going to do in a run, as one line for StudioGAN's log."""
 
-import bisect
 import math
+from dataclasses import replace
 
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.studiogan.flags import TopKFlags
@@ -9,6 +9,7 @@ from topk_plugin.studiogan.flags import TopKFlags
 
 def plan_line(
     flags: TopKFlags,
+    schedule: KSchedule,
     *,
     progress: int,
     batch_size: int,
@@ -20,38 +21,49 @@ def plan_line(
 
     Args:
         flags: of the config.
+        schedule: theirs.
         progress: epochs, or blocks of generator updates, that are over.
         batch_size: of the batch that the selection is made in.
         step: StudioGAN's steps that are over.
         total_steps: of the run.
         steps_each: StudioGAN's steps in an epoch, or in a block.
     """
-    schedule = flags.schedule
-    now, floor = schedule.k(progress, batch_size), schedule.lowest_k(batch_size)
+    lowest = schedule.lowest_k(batch_size)
     unit = "epochs" if schedule.every == "epoch" else f"blocks of {schedule.every} updates"
     line = (
         f"Top-k: {flags.mode}, policy {flags.policy}, scope {flags.scope}, normalize "
-        f"{flags.normalize}; k is {now} of {batch_size} now (after {progress} {unit}), "
-        f"{floor} at its floor"
+        f"{flags.normalize}; k is {schedule.k(progress, batch_size)} of {batch_size} now (after "
+        f"{progress} {unit})"
     )
-    if floor == batch_size:
-        lower = "topk_gamma, which is 1" if schedule.gamma == 1 else "topk_nu, or enlarge the batch"
-        return f"{line}: top-k does nothing here. Lower LOSS.{lower}."
-    reached = progress_to_smallest_k(schedule, batch_size)
-    if reached <= progress:
-        return f"{line}, reached."
-    reached_at = step + math.ceil((reached - progress) * steps_each)
-    line += f", reached at about step {reached_at} of {total_steps}."
-    if reached_at > total_steps:
-        line += " Lower LOSS.topk_gamma for k to reach it in this run."
-    return line
+    if lowest == batch_size:
+        return f"{line} and always: top-k does nothing here. {_remedy(schedule, batch_size)}"
+
+    def at(goal: float) -> int:
+        return step + math.ceil((goal - progress) * steps_each)
+
+    remedies = []
+    floor_from = schedule.progress_to_lowest_k(batch_size)
+    if floor_from > progress:
+        line += f", {lowest} at its floor from about step {at(floor_from)}"
+        if at(floor_from) > total_steps:
+            remedies.append("Lower LOSS.topk_gamma for k to reach its floor in this run.")
+    elif schedule.release_from is None or schedule.release_from > progress:
+        line += ", its floor"
+    if schedule.release_from is not None and schedule.release_to is not None:
+        if schedule.release_to <= progress:
+            line += ", released"
+        else:
+            start = at(max(schedule.release_from, progress))
+            line += f", back to {batch_size} from step {start} to {at(schedule.release_to)}"
+        if at(schedule.release_from) > total_steps:
+            remedies.append("Lower LOSS.topk_release_from for k to be released in this run.")
+    return " ".join([f"{line}; the run ends at step {total_steps}.", *remedies])
 
 
-def progress_to_smallest_k(schedule: KSchedule, batch_size: int) -> int:
-    """Progress from which k is the smallest that it gets, for a gamma under 1.
-
-    k is a whole number, and may be there before the fraction is at ``nu``.
-    """
-    last = math.ceil(schedule.progress_to_floor)
-    floor = schedule.lowest_k(batch_size)
-    return bisect.bisect_left(range(last), -floor, key=lambda p: -schedule.k(p, batch_size))
+def _remedy(schedule: KSchedule, batch_size: int) -> str:
+    """For a schedule that drops nothing."""
+    if schedule.gamma == 1:
+        return "Lower LOSS.topk_gamma, which is 1."
+    if replace(schedule, release_from=None, release_to=None).lowest_k(batch_size) < batch_size:
+        return "Raise LOSS.topk_release_from: k is released before it falls."
+    return "Lower LOSS.topk_nu, or enlarge the batch."

@@ -20,6 +20,7 @@ BASE = {
         "cond_lambda": 0.5,
         "mh_lambda": 1.0,
         "apply_lo": False,
+        "apply_fm": False,
         "apply_topk": False,
         "topk_gamma": "N/A",
         "topk_nu": "N/A",

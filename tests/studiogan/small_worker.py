@@ -12,14 +12,22 @@ CLASSES, Z_DIM, PIXELS = 3, 4, 6
 
 
 def configurations(
-    *, classes: int = CLASSES, distributed: bool = False, d_cond_mtd: str = "PD", **loss: Any
+    *,
+    distributed: bool = False,
+    g_cond_mtd: str = "cBN",
+    d_cond_mtd: str = "PD",
+    total_steps: int = 100,
+    g_updates_per_step: int = 1,
+    **loss: Any,
 ) -> SimpleNamespace:
     """StudioGAN's ``Configurations`` with top-k on, gamma 0.9, nu 0.5 and the given LOSS flags."""
     flags = {"apply_topk": True, "topk_gamma": 0.9, "topk_nu": 0.5, **DEFAULTS, **loss}
     return SimpleNamespace(
         LOSS=SimpleNamespace(**flags),
-        DATA=SimpleNamespace(num_classes=classes),
-        MODEL=SimpleNamespace(d_cond_mtd=d_cond_mtd),
+        MODEL=SimpleNamespace(g_cond_mtd=g_cond_mtd, d_cond_mtd=d_cond_mtd),
+        OPTIMIZATION=SimpleNamespace(
+            total_steps=total_steps, g_updates_per_step=g_updates_per_step
+        ),
         RUN=SimpleNamespace(distributed_data_parallel=distributed),
     )
 

@@ -466,9 +466,9 @@ def test_a_healthy_training_is_not_called_diverged(gated: Run) -> None:
 
 
 def test_a_wrong_flag_stops_it_before_anything_is_written(mini: Mini) -> None:
-    run = mini(loss={**GATE, "topk_gamma": "9e-1"})
+    run = mini(loss={**GATE, "topk_gamma": "0.9"})
     assert run.status != 0
-    assert "TopKFlagError: LOSS.topk_gamma should be a number above 0 and at most 1" in run.err
+    assert "TopKFlagError: LOSS.topk_gamma is '0.9'; it must be a number above 0" in run.err
     assert not run.save.exists()
 
 

@@ -28,11 +28,11 @@ def flags(**changes: Any) -> TopKFlags:
 
 def gate_driver(gan: Any, **changes: Any) -> GateDriver:
     read = flags(**changes)
-    return GateDriver(read, read.schedule(100), gan)
+    return GateDriver(read, read.schedule(10), gan)
 
 
 def slice_driver(**changes: Any) -> SliceDriver:
-    return SliceDriver(flags(topk_mode="slice", **changes).schedule(100))
+    return SliceDriver(flags(topk_mode="slice", **changes).schedule(10))
 
 
 def sample(seed: int, batch: int = BATCH) -> tuple[Tensor, Tensor]:

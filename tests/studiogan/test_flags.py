@@ -1,6 +1,6 @@
 """The LOSS.topk_* flags of a StudioGAN config: what is read, what is refused and how."""
 
-import math
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +9,10 @@ from hypothesis import strategies as st
 
 from tests.studiogan.small_worker import configurations
 from topk_plugin import KSchedule
+from topk_plugin.base.errors import UserError
+from topk_plugin.engine.config.config import Config
+from topk_plugin.engine.keys.key import Key
+from topk_plugin.engine.methods.topk import TOPK_KEYS
 from topk_plugin.gate.policies import POLICIES
 from topk_plugin.studiogan.flags import DEFAULTS, TopKFlagError, TopKFlags
 
@@ -19,15 +23,6 @@ CHOICES = {
     "topk_normalize": ["kept", "batch"],
 }
 fractions = st.floats(0, 1, exclude_min=True) | st.just(1)
-not_fractions = (
-    st.floats().filter(lambda x: not 0 < x <= 1)
-    | st.integers().filter(lambda x: x != 1)
-    | st.booleans()
-    | st.none()
-    | st.text()
-    | st.lists(st.floats(0, 1), max_size=2)
-    | st.floats(0.01, 1).map(str)
-)
 anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text())
 
 
@@ -37,10 +32,46 @@ def refusal(**flags: Any) -> str:
     return str(caught.value)
 
 
+def read(**changes: Any) -> TopKFlags:
+    flags = TopKFlags.of(configurations(**changes))
+    assert flags is not None
+    return flags
+
+
 def test_the_defaults_are_a_gate_as_in_the_paper() -> None:
-    assert TopKFlags.of(configurations()) == TopKFlags(
-        0.9, 0.5, "epoch", None, "gate", "top", "rank", "kept"
+    flags = read()
+    assert flags.schedule(10) == KSchedule(0.9, 0.5, "epoch")
+    assert (flags.mode, flags.policy, flags.scope, flags.normalize) == (
+        "gate",
+        "top",
+        "rank",
+        "kept",
     )
+
+
+def trainers_refusal(flags: dict[str, Any]) -> str | None:
+    """What the built-in trainer says to the same flags; None where it takes them."""
+    try:
+        Config.from_dict({"LOSS": flags, "MODEL": {"g_cond_mtd": "cBN"}})
+    except UserError as error:
+        return f"{error}."
+    return None
+
+
+@given(
+    st.sampled_from(TOPK_KEYS),
+    anything.filter(lambda value: value is not None)
+    | st.sampled_from(["1e-1", "30%", "epoch", "gate", "global", 0.5, 7]),
+)
+def test_a_flag_is_taken_or_refused_as_by_the_built_in_trainer(key: Key, value: object) -> None:
+    flags = {"apply_topk": True, "topk_gamma": 0.9, "topk_nu": 0.5, key.name: value}
+    if "release" in key.name:
+        flags = {"topk_release_from": "0%", "topk_release_to": "100%"} | flags
+    said = trainers_refusal(flags)
+    if said is None:
+        read(**flags)
+    else:
+        assert refusal(**flags) == said
 
 
 @pytest.mark.parametrize("topk_gamma", ["N/A", 0.9, "nonsense"])
@@ -50,8 +81,7 @@ def test_off_is_none_whatever_the_other_flags_say(topk_gamma: object) -> None:
 
 @given(fractions, fractions, st.just("epoch") | st.integers(1, 10**9))
 def test_the_schedule_is_what_the_flags_say(gamma: float, nu: float, every: Any) -> None:
-    flags = TopKFlags.of(configurations(topk_gamma=gamma, topk_nu=nu, topk_every=every))
-    assert flags is not None
+    flags = read(topk_gamma=gamma, topk_nu=nu, topk_every=every)
     assert flags.schedule(100) == KSchedule(float(gamma), float(nu), every)
 
 
@@ -59,57 +89,35 @@ def test_the_schedule_is_what_the_flags_say(gamma: float, nu: float, every: Any)
     ("name", "value"), [(name, v) for name, allowed in CHOICES.items() for v in allowed]
 )
 def test_every_choice_is_taken(name: str, value: str) -> None:
-    flags = TopKFlags.of(configurations(**{name: value}))
-    assert getattr(flags, name.removeprefix("topk_")) == (value if value != "N/A" else "rank")
-
-
-@pytest.mark.parametrize("name", ["topk_gamma", "topk_nu"])
-@given(value=not_fractions)
-def test_what_is_no_fraction_is_refused_by_name(name: str, value: object) -> None:
-    message = refusal(**{name: value})
-    assert message.startswith(f"LOSS.{name} should be a number above 0 and at most 1, not")
-    assert repr(value) in message
-
-
-@pytest.mark.parametrize("name", CHOICES)
-@given(value=anything)
-def test_what_is_no_choice_is_refused_by_name(name: str, value: object) -> None:
-    if value in CHOICES[name]:
-        return
-    message = refusal(**{name: value})
-    allowed = str(CHOICES[name])
-    assert message == f"LOSS.{name} should be one of {allowed}, not {value!r}."
-
-
-@given(
-    st.integers(max_value=0)
-    | st.booleans()
-    | st.floats()
-    | st.none()
-    | st.text().filter(lambda text: text != "epoch")
-)
-def test_what_is_no_period_is_refused(value: object) -> None:
-    message = refusal(topk_every=value)
-    assert message.startswith("LOSS.topk_every should be 'epoch' or a number of generator steps")
-    assert repr(value) in message
+    found = getattr(read(**{name: value}), name.removeprefix("topk_"))
+    assert found == (value if value != "N/A" else "rank")
 
 
 @given(anything.filter(lambda value: not isinstance(value, bool)))
 def test_apply_topk_is_true_or_false(value: object) -> None:
-    assert refusal(apply_topk=value) == f"LOSS.apply_topk should be True or False, not {value!r}."
+    message = refusal(apply_topk=value)
+    assert message.startswith("LOSS.apply_topk is ")
+    assert "it must be True or False" in message
 
 
-def test_numbers_that_yaml_reads_as_text_are_explained() -> None:
-    assert "'1e-1' (YAML reads 1e-1 as text; write 0.1)" in refusal(topk_gamma="1e-1")
-    assert "LOSS.apply_topk needs it" in refusal(topk_nu="N/A")
-    assert "text" not in refusal(topk_nu=math.nan)
+def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
+    assert read(topk_gamma="1e-1").gamma == 0.1
+    assert "LOSS.topk_nu is '0.5'; it must be a number above 0 and at most 1, without" in refusal(
+        topk_nu="0.5"
+    )
+
+
+@pytest.mark.parametrize("name", ["topk_gamma", "topk_nu"])
+def test_gamma_and_nu_have_to_be_given(name: str) -> None:
+    assert refusal(**{name: "N/A"}) == (
+        f"LOSS.apply_topk needs LOSS.{name}, which has no value; it must be a number above 0 and "
+        "at most 1."
+    )
 
 
 def test_the_default_scope_is_global_under_ddp_for_the_gate_only() -> None:
     def scope(**flags: Any) -> str:
-        flags_read = TopKFlags.of(configurations(**flags))
-        assert flags_read is not None
-        return flags_read.scope
+        return read(**flags).scope
 
     assert scope() == "rank"
     assert scope(distributed=True) == "global"
@@ -128,8 +136,8 @@ def test_the_default_scope_is_global_under_ddp_for_the_gate_only() -> None:
 )
 def test_the_slice_can_do_less(name: str, value: str, only: str) -> None:
     message = refusal(topk_mode="slice", **{name: value})
-    assert message.startswith(f"LOSS.{name} should be {only!r} with LOSS.topk_mode 'slice'")
-    assert f"not {value!r}; LOSS.topk_mode 'gate' allows it" in message
+    assert message.startswith(f"LOSS.{name} is {value!r}; with LOSS.topk_mode 'slice'")
+    assert f"it can only be {only!r}, so use topk_mode 'gate'" in message
     assert TopKFlags.of(configurations(topk_mode="slice", **{name: only})) is not None
 
 
@@ -147,43 +155,41 @@ def test_the_slice_can_do_less(name: str, value: str, only: str) -> None:
 def test_a_release_is_in_progress_or_in_shares_of_the_run(
     begin: Any, end: Any, expected: tuple[float, float]
 ) -> None:
-    flags = TopKFlags.of(configurations(topk_release_from=begin, topk_release_to=end))
-    assert flags is not None
-    assert flags.schedule(250) == KSchedule(0.9, 0.5, "epoch", *expected)
+    flags = read(topk_release_from=begin, topk_release_to=end, total_steps=1000)
+    assert flags.schedule(4) == KSchedule(0.9, 0.5, "epoch", *expected)
 
 
-@pytest.mark.parametrize("name", ["topk_release_from", "topk_release_to"])
-@given(
-    value=st.floats(max_value=-1e-9)
-    | st.sampled_from([math.nan, math.inf, True, None, "50", "half", "%", "101%", "-1%", "nan%"])
-    | st.lists(st.integers())
-)
-def test_what_is_no_point_of_a_run_is_refused(name: str, value: object) -> None:
-    points = {"topk_release_from": 1, "topk_release_to": "100%", name: value}
-    message = refusal(**points)
-    assert message.startswith(f"LOSS.{name} should be a number of epochs")
-    assert repr(value) in message
+def test_a_share_is_one_of_the_generators_updates() -> None:
+    flags = read(
+        topk_every=5,
+        topk_release_from="50%",
+        topk_release_to=300,
+        total_steps=1000,
+        g_updates_per_step=2,
+    )
+    assert flags.schedule(4) == KSchedule(0.9, 0.5, 5, 200, 300)
 
 
 def test_a_release_has_two_ends_in_their_order() -> None:
     assert "LOSS.topk_release_from needs LOSS.topk_release_to" in refusal(topk_release_from=3)
     assert "LOSS.topk_release_to needs LOSS.topk_release_from" in refusal(topk_release_to="3%")
-    flags = TopKFlags.of(configurations(topk_release_from="50%", topk_release_to=30))
-    assert flags is not None
-    assert flags.schedule(60) == KSchedule(0.9, 0.5, "epoch", 30, 30)
-    with pytest.raises(TopKFlagError, match=r"50%, which is 31 in this run\) or later, not 30"):
-        flags.schedule(62)
+    assert "must not be the later one" in refusal(topk_release_from=3, topk_release_to=2)
+    mixed = {"topk_release_from": "50%", "topk_release_to": 30}
+    assert read(**mixed, total_steps=60).schedule(1) == KSchedule(0.9, 0.5, "epoch", 30, 30)
+    with pytest.raises(TopKFlagError, match=r"must be release_from \(31\) or later, not"):
+        read(**mixed, total_steps=62).schedule(1)
 
 
-def test_balanced_needs_classes() -> None:
-    message = refusal(topk_policy="balanced", classes=1)
-    assert "DATA.num_classes is 1" in message
-    assert TopKFlags.of(configurations(topk_policy="balanced", classes=2)) is not None
+def test_balanced_needs_a_generator_that_is_given_classes() -> None:
+    """The built-in trainer's rule: anywhere else the labels are noise."""
+    assert "MODEL.g_cond_mtd 'W/O'" in refusal(topk_policy="balanced", g_cond_mtd="W/O")
+    for method in ("cBN", "cAdaIN"):
+        assert read(topk_policy="balanced", g_cond_mtd=method).policy == "balanced"
 
 
 def test_studiogan_can_print_the_defaults() -> None:
     """It writes every setting into its log as JSON; text and numbers only."""
-    assert all(isinstance(value, str) for value in DEFAULTS.values())
+    assert json.loads(json.dumps(DEFAULTS)) == DEFAULTS
 
 
 def test_the_error_is_of_the_kind_that_studiogan_raises() -> None:

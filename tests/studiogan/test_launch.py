@@ -177,7 +177,7 @@ def hide(checkout: Path, module: str) -> None:
 @pytest.mark.parametrize(
     ("case", "part"),
     [
-        (wrong_flag, "LOSS.topk_gamma should be a number above 0"),
+        (wrong_flag, "LOSS.apply_topk needs LOSS.topk_gamma, which has no value"),
         (mistyped_flag, "LOSS.topk_gama is no setting; did you mean LOSS.topk_gamma?"),
         (unknown_fix, "gravity"),
         (refused, "StudioGAN: batch_size should be divided by 8. (src/config.py, line 25)"),

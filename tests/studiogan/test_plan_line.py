@@ -21,11 +21,11 @@ def line(
     steps_each: float = 100.0,
     **loss: Any,
 ) -> str:
-    flags = TopKFlags.of(configurations(**loss))
+    flags = TopKFlags.of(configurations(total_steps=total_steps, **loss))
     assert flags is not None
     return plan_line(
         flags,
-        flags.schedule(total_steps / steps_each),
+        flags.schedule(steps_each),
         progress=progress,
         batch_size=batch_size,
         step=step,
@@ -101,7 +101,7 @@ def test_the_step_of_the_floor_against_a_walk(
     if release is not None:
         begin, length = release
         loss |= {"topk_release_from": begin, "topk_release_to": begin + length}
-    schedule = TopKFlags.of(configurations(**loss)).schedule(0)
+    schedule = TopKFlags.of(configurations(**loss)).schedule(1)
     smallest = min(schedule.k(p, batch_size) for p in range(10_000))
     first = next(p for p in range(10_000) if schedule.k(p, batch_size) == smallest)
     said = line(**loss, batch_size=batch_size, progress=progress, step=7, steps_each=3)

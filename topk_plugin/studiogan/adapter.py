@@ -92,8 +92,7 @@ class TopKWorker(_Base):
             if resumed is not None and resumed.state is not None:
                 self._carried = CarriedState(resumed.state)
             return
-        steps_each = self._steps_each(flags)
-        schedule = flags.schedule(self.OPTIMIZATION.total_steps / steps_each)
+        schedule = flags.schedule(self._steps_per_epoch)
         if flags.mode == "gate":
             self._driver = GateDriver(flags, schedule, self)
         else:
@@ -102,7 +101,7 @@ class TopKWorker(_Base):
             self._driver.load(resumed, self.OPTIMIZATION.g_updates_per_step)
         if self.global_rank == 0:
             step = resumed.step if resumed is not None else 0
-            self.logger.info(self._plan(flags, step, steps_each))
+            self.logger.info(self._plan(flags, step))
 
     # StudioGAN's own k, which it sets and anneals itself; with top-k on it follows the plugin's
     # schedule, which is right after any resume and is never under 1.
@@ -193,20 +192,20 @@ class TopKWorker(_Base):
         wandb = self._studiogan.wandb
         return wandb.run_log if isinstance(wandb, WandbBridge) else None
 
-    def _steps_each(self, flags: TopKFlags) -> float:
-        """StudioGAN's steps in what the schedule counts: an epoch, or a block of updates."""
-        updates = self.OPTIMIZATION.g_updates_per_step
-        if flags.every != "epoch":
-            return flags.every / updates
+    @property
+    def _steps_per_epoch(self) -> float:
         # the critic takes one batch of the loader a step, feature matching one more each time
-        batches = 1 + updates * self.OPTIMIZATION.acml_steps * self.LOSS.apply_fm
-        return len(self.train_dataloader) / batches
+        matching = self.OPTIMIZATION.g_updates_per_step * self.OPTIMIZATION.acml_steps
+        return len(self.train_dataloader) / (1 + matching * self.LOSS.apply_fm)
 
-    def _plan(self, flags: TopKFlags, step: int, steps_each: float) -> str:
+    def _plan(self, flags: TopKFlags, step: int) -> str:
         assert self._driver is not None
         batch = self.OPTIMIZATION.batch_size
         if flags.scope == "global":
             batch *= distributed.world_size()
+        steps_each = self._steps_per_epoch
+        if flags.every != "epoch":
+            steps_each = flags.every / self.OPTIMIZATION.g_updates_per_step
         return plan_line(
             flags,
             self._driver.schedule,

@@ -35,6 +35,8 @@ def adapt_configurations(config: ModuleType) -> None:
 
     def check_with_flags(self: Any) -> None:
         flags = TopKFlags.of(self)
+        if flags is not None:  # as numbers: YAML reads 1e-1 as text, and StudioGAN computes with it
+            self.LOSS.topk_gamma, self.LOSS.topk_nu = flags.gamma, flags.nu
         # StudioGAN refuses top-k for MHGAN, whose critic gives a row of logits that its slice
         # can't cut; the gate has no trouble with it.
         unsliced = flags is not None and flags.mode == "gate"

@@ -5,22 +5,36 @@ among the best k is zeroed; k is annealed from the batch size down to a floor.
 """
 
 from topk_plugin.base.run_log import RunLog
+from topk_plugin.gate.attachment import Attachment
 from topk_plugin.gate.batch_statistics import TopKStatistics
+from topk_plugin.gate.gate_warnings import (
+    CriticUpdateWarning,
+    GateWarning,
+    NoEffectWarning,
+    WrongSignWarning,
+)
+from topk_plugin.gate.generator_step import GeneratorStep
 from topk_plugin.gate.gradient_gate import gradient_gate
 from topk_plugin.gate.monitor import TopKMonitor
 from topk_plugin.gate.policies import keep_mask
+from topk_plugin.gate.progress import Progress
 from topk_plugin.gate.schedule import KSchedule
-from topk_plugin.gate.topk import AttachHandle, NoEffectWarning, TopK
+from topk_plugin.gate.topk import TopK
 from topk_plugin.version import __version__
 
 __all__ = [
-    "AttachHandle",
+    "Attachment",
+    "CriticUpdateWarning",
+    "GateWarning",
+    "GeneratorStep",
     "KSchedule",
     "NoEffectWarning",
+    "Progress",
     "RunLog",
     "TopK",
     "TopKMonitor",
     "TopKStatistics",
+    "WrongSignWarning",
     "__version__",
     "gradient_gate",
     "keep_mask",

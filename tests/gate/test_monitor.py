@@ -7,32 +7,28 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
+from torch import Tensor
 
 from topk_plugin import KSchedule, TopK
 from topk_plugin.base.run_log import RunLog
 from topk_plugin.gate.monitor import TopKMonitor
 
 
-class ScoredByFirstPixel(nn.Module):
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        return x[:, 0, 0, 0]
-
-
 def gated_batch(topk: TopK, scores: list[float], labels: list[int]) -> Tensor:
     images = torch.zeros(len(scores), 3, 2, 2)
     images[:, 0, 0, 0] = torch.tensor(scores)
     images.requires_grad_()
-    with topk.generator_step():
-        topk._critic(images, torch.tensor(labels)).sum().backward()
+    with topk.generator_step() as step:
+        first_pixel = step.gate(images)[:, 0, 0, 0]
+        step.select(first_pixel, torch.tensor(labels))
+        first_pixel.sum().backward()
     topk.end_step()
     return images
 
 
 def at_half(**options) -> TopK:
     topk = TopK(KSchedule(0.5, 0.5), **options)
-    topk._epochs = 5
-    topk.attach(ScoredByFirstPixel(), labels=1)
+    topk.progress.epochs = 5
     return topk
 
 
@@ -94,7 +90,6 @@ def test_picture_tiles_in_order() -> None:
 
 def test_no_picture_while_nothing_is_dropped() -> None:
     topk = TopK(KSchedule(0.5, 0.5))
-    topk.attach(ScoredByFirstPixel(), labels=1)
     images = gated_batch(topk, [0.1, 0.2], [0, 1])
     assert TopKMonitor(topk).kept_vs_dropped(images) is None
 

@@ -19,8 +19,8 @@ def gate_to(k: int, n: int, **options) -> TopK:
     if k == n:
         return TopK(KSchedule(gamma=0.5, nu=0.5), **options)  # progress 0: the whole batch
     topk = TopK(KSchedule(gamma=1e-6, nu=k / n), **options)
-    topk._epochs = 1
-    assert topk.schedule.k(topk.progress, n) == k
+    topk.progress.epochs = 1
+    assert topk.schedule.k(topk.progress.of(topk.schedule), n) == k
     return topk
 
 

@@ -213,7 +213,6 @@ def test_shapes_do_not_depend_on_k() -> None:
             assert select(policy, scores, labels, k).shape == (2, 8)
 
 
-@pytest.mark.filterwarnings("ignore:the top-k gate did not act")
 def test_a_policy_of_ones_own_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads a policy's name takes it: the function, TopK, StudioGAN's flags."""
     middle = Policy("middle", lambda batch: rank_descending(-(batch.scores - 1.0).abs()))
@@ -221,7 +220,7 @@ def test_a_policy_of_ones_own_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> N
     scores = torch.tensor([3.0, 1.1, -4.0, math.nan, 0.5])
     assert keep_mask(scores, 2, policy="middle").tolist() == [False, True, False, False, True]
     topk = TopK(KSchedule(0.5, 0.5), policy="middle")
-    topk.end_epoch()
+    topk.progress.epochs = 1
     critic = nn.Flatten(0)  # [N, 1] -> [N]: the samples are their own scores
     topk.attach(critic)
     images = scores[:4, None].clone().requires_grad_()

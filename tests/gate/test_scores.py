@@ -21,7 +21,7 @@ PLAIN = torch.tensor([1.0, -2.0, 3.0, 0.5])
         ((torch.zeros(N, 9), PLAIN), 1),
         ([torch.zeros(N, 9), PLAIN[:, None]], -1),
         ({"a": {"b": PLAIN}}, lambda out: out["a"]["b"]),
-        ([PLAIN, PLAIN[:, None]], None),
+        ([PLAIN, PLAIN], None),
     ],
 )
 def test_scores_are_found(output, score) -> None:
@@ -70,15 +70,44 @@ def test_scores_carry_no_gradient() -> None:
         ((PLAIN,), 3, "which has 1 elements"),
         (PLAIN, "adv", "needs a critic that returns a mapping"),
         ({"adv": PLAIN}, 0, "needs a critic that returns a tuple or list"),
-        (torch.zeros(N, 10), None, "not one score"),
-        (torch.zeros(N + 1), None, "not one score"),
-        (torch.tensor(1.0), None, "not one score"),
+        ([PLAIN[:, None], PLAIN], None, r"pass score=INDEX of the scores"),
+        (torch.zeros(N, 10), None, r"score=lambda output: output.flatten\(1\).mean\(1\)"),
+        (torch.zeros(N + 1), None, "if the critic saw other samples too, use step.gate"),
+        (torch.zeros(N // 2, 1), None, "a pack of 2 samples, gate the packed view"),
+        (torch.zeros(3 * N), None, r"has 3 of them, .* output.reshape\(-1, 4\).mean\(0\)"),
+        (torch.tensor(1.0), None, "attach to the inner module that returns one score a sample"),
         (torch.zeros(N, dtype=torch.int64), None, "floating-point"),
     ],
 )
 def test_what_cannot_be_scores_is_refused_with_the_remedy(output, score, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         extract_scores(output, score, N)
+
+
+def test_the_remedies_for_shapes_do_what_they_say() -> None:
+    rows = torch.randn(N, 7)
+    scores = extract_scores(rows, lambda output: output.flatten(1).mean(1), N)
+    assert torch.allclose(scores, rows.mean(1))
+    repeats = torch.randn(3, N)
+    scores = extract_scores(repeats.flatten(), lambda output: output.reshape(-1, N).mean(0), N)
+    assert torch.allclose(scores, repeats.mean(0))
+    hifi_gan = [[torch.randn(N, 3), torch.randn(N, t)] for t in (5, 9)]  # features and scores
+    with pytest.raises(TypeError, match=r"part\[-1\].flatten\(1\).mean\(1\) for part in output"):
+        extract_scores(hifi_gan, None, N)
+    scores = extract_scores(
+        hifi_gan, lambda output: [part[-1].flatten(1).mean(1) for part in output], N
+    )
+    assert torch.allclose(scores, sum(part[-1].mean(1) for part in hifi_gan) / 2)
+
+
+def test_an_output_of_the_images_own_shape_is_no_patch_map() -> None:
+    """An autoencoder critic (BEGAN, EBGAN) would be ranked by its mean pixel."""
+    grey = torch.randn(N, 1, 8, 8)
+    with pytest.raises(ValueError, match="the very shape of the samples"):
+        extract_scores(grey, None, N, grey.shape)
+    assert extract_scores(grey[:, :, :4, :4], None, N, grey.shape).shape == (N,)
+    points = torch.randn(N, 1)  # one-dimensional data, one score each
+    assert torch.equal(extract_scores(points, None, N, points.shape), points[:, 0])
 
 
 def test_what_is_no_tensor_is_refused() -> None:

@@ -64,7 +64,7 @@ class GateDriver:
     @property
     def progress(self) -> int:
         """Epochs, or blocks of steps, that are over."""
-        return self.topk.progress
+        return self.topk.progress.of(self.schedule)
 
     @contextmanager
     def generator_step(self, worker: Any, losses: Any) -> Iterator[None]:

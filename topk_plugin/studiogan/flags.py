@@ -10,7 +10,7 @@ from topk_plugin.engine.keys.settings import Section, Settings
 from topk_plugin.engine.keys.studiogan import NOT_AVAILABLE
 from topk_plugin.engine.methods.topk import TOPK_KEYS, check_topk, schedule_of
 from topk_plugin.gate.schedule import KSchedule
-from topk_plugin.gate.topk import Normalize, Scope
+from topk_plugin.gate.topk_settings import Normalize, Scope
 
 # What the plugin adds to StudioGAN's apply_topk, topk_gamma and topk_nu.
 DEFAULTS: dict[str, Any] = {

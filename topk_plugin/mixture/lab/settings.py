@@ -8,7 +8,7 @@ from typing import Any, get_args
 from topk_plugin.base.errors import UserError
 from topk_plugin.gate.policies import POLICIES
 from topk_plugin.gate.schedule import KSchedule
-from topk_plugin.gate.topk import Normalize
+from topk_plugin.gate.topk_settings import Normalize
 from topk_plugin.mixture.lab.losses import LOSSES
 from topk_plugin.mixture.lab.target import GridMixture
 

@@ -1,0 +1,174 @@
+"""Whether top-k training does what it was set up for, and a warning where it does not."""
+
+import torch
+from torch import Tensor
+
+from topk_plugin.gate.gate_warnings import CriticUpdateWarning, NoEffectWarning, warn
+from topk_plugin.gate.progress import Progress
+from topk_plugin.gate.schedule import KSchedule
+
+# A loop that never says that a step or an epoch is over stays at k = B. These are more blocks than
+# a step or an epoch has in any loop that does.
+_BLOCKS_WITHOUT_A_STEP = 1_000
+_BLOCKS_WITHOUT_AN_EPOCH = 10_000
+_BLOCKS_WITHOUT_AN_EPOCH_BUT_STEPS = 100_000
+
+# Under this share of the kept rows the loss reaches too few of them. Half of them are real samples
+# where real and generated ones share a call and score alike.
+_SHARE_REACHED = 0.75
+
+# The first reading comes early, so that a mistake does not cost an epoch.
+_FIRST_READING = 16
+_READ_EVERY = 1_000
+
+_NOT_CALLED = (
+    "the critic was not called inside generator_step() (the gate can't see critic.forward(...), "
+    "other functions, or a whole step that torch.compile compiles: call critic(...), or use "
+    "step.gate() and step.select())"
+)
+
+
+class EffectCheck:
+    """Follows blocks, gated gradients, steps and epochs.
+
+    Attributes:
+        reason: why the gate did not act, if it did not.
+        acted_in_step: the gate acted on a gradient since the last :meth:`end_step`.
+        has_acted: it did so at any time.
+    """
+
+    def __init__(self, schedule: KSchedule, progress: Progress) -> None:
+        self._schedule, self._progress = schedule, progress
+        self.reason = "generator_step() was never entered"
+        self.acted_in_step = False
+        self.has_acted = False
+        self._acted_in_epoch = False
+        self._warned: set[str] = set()
+        self._blocks = 0  # since the schedule's count moved
+        self._count_seen = 0
+        self._updates = 0
+        self._rows: dict[torch.device, Tensor] = {}
+        if schedule.gamma == 1.0 or schedule.nu == 1.0:
+            warn(
+                f"k can never drop under the batch size with gamma={schedule.gamma} and "
+                f"nu={schedule.nu}; both must be under 1 for top-k training to do anything",
+                NoEffectWarning,
+            )
+
+    # --- what happened ---------------------------------------------------------------------
+
+    def block_entered(self) -> None:
+        """``generator_step()`` begins."""
+        if torch.compiler.is_compiling():
+            return  # a count would be a new constant, and a new graph, in every step
+        self.reason = _NOT_CALLED
+        by_epoch = self._schedule.every == "epoch"
+        count = self._progress.epochs if by_epoch else self._progress.steps
+        self._blocks = self._blocks + 1 if count == self._count_seen else 1
+        self._count_seen = count
+        self._warn_if_progress_stands_still(by_epoch)
+
+    def batch_selected(self, batch_size: int) -> None:
+        """A selection was made among ``batch_size`` scores."""
+        schedule = self._schedule
+        if torch.compiler.is_compiling() or schedule.gamma == 1.0:
+            return
+        if schedule.lowest_k(batch_size) == batch_size:
+            self._warn_once(
+                f"k can never drop under the batch size of {batch_size} with nu={schedule.nu}; use "
+                "a larger batch or a smaller nu",
+                NoEffectWarning,
+                key="k cannot drop",
+            )
+
+    def gate_acted(self) -> None:
+        """A gradient came back to the gate."""
+        self.acted_in_step = self._acted_in_epoch = self.has_acted = True
+        self.reason = "generator_step() was not entered"
+
+    def gate_acted_on_a_penalty(self) -> None:
+        """A gradient that is differentiated again, such as a gradient penalty's, met the gate."""
+        self._warn_once(
+            "the gate met a gradient that is differentiated again (create_graph=True), as a "
+            "gradient penalty's is, and weighted its rows: the critic's own update belongs outside "
+            "generator_step(), and a penalty of the generator inside topk.paused()",
+            CriticUpdateWarning,
+        )
+
+    @torch.no_grad()
+    def gradient_arrived(self, gradient: Tensor, weights: Tensor) -> None:
+        """Count the kept rows, and those of them that the loss reaches; does not synchronise.
+
+        Args:
+            gradient: [N, ...] before the gate.
+            weights: [N], 0 for dropped rows.
+        """
+        if gradient.numel() == 0:
+            return
+        inner = tuple(range(weights.dim(), gradient.dim()))
+        largest = torch.linalg.vector_norm(gradient, torch.inf, dim=inner) if inner else gradient
+        kept = weights != 0
+        counts = torch.stack([kept.sum(), (kept & (largest != 0)).sum()])
+        if gradient.device in self._rows:
+            self._rows[gradient.device] += counts
+        else:
+            self._rows[gradient.device] = counts
+
+    # --- when it is looked at --------------------------------------------------------------
+
+    def end_step(self) -> None:
+        """Warn if the gate did not act in this update; now and then, if it acted on nothing."""
+        if not self.acted_in_step:
+            warn(
+                f"the top-k gate did not act in this generator update: {self.reason}",
+                NoEffectWarning,
+            )
+        self.acted_in_step = False
+        if self._schedule.every != "epoch":
+            self._blocks = 0
+        self._updates += 1
+        if self._updates == _FIRST_READING or self._updates % _READ_EVERY == 0:
+            self._read_rows()
+
+    def end_epoch(self) -> None:
+        """Warn if the gate did not act in this epoch, or acted on nothing."""
+        if not self._acted_in_epoch:
+            warn(f"the top-k gate did not act in this epoch: {self.reason}", NoEffectWarning)
+        self._acted_in_epoch = False
+        if self._schedule.every == "epoch":
+            self._blocks = 0
+        self._read_rows()
+
+    def _read_rows(self) -> None:
+        counts = [rows.tolist() for rows in self._rows.values()]
+        self._rows = {}
+        kept, reached = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+        if reached < _SHARE_REACHED * kept:
+            warn(
+                f"the loss reaches {reached} of the {kept} rows that top-k kept lately: if real "
+                "samples share the critic's call with generated ones they take the seats, so use "
+                "step.gate(fake) and step.select(scores of the fakes); if the loss does not depend "
+                "on the critic yet, enter generator_step() from when it does",
+                NoEffectWarning,
+            )
+
+    def _warn_if_progress_stands_still(self, by_epoch: bool) -> None:
+        if by_epoch:
+            counts_steps = self._progress.steps > 0
+            limit = _BLOCKS_WITHOUT_AN_EPOCH_BUT_STEPS if counts_steps else _BLOCKS_WITHOUT_AN_EPOCH
+        else:
+            limit = _BLOCKS_WITHOUT_A_STEP
+        if self._blocks > limit:
+            what = "end_epoch() after each pass over the data" if by_epoch else "end_step()"
+            self._warn_once(
+                f"k has not moved in {limit} generator_step() blocks: call {what}"
+                + (", or count steps with KSchedule(every=STEPS)" if by_epoch else ""),
+                NoEffectWarning,
+                key="progress stands still",
+            )
+
+    def _warn_once(self, message: str, kind: type, key: str | None = None) -> None:
+        key = key or message
+        if key not in self._warned:
+            self._warned.add(key)
+            warn(message, kind)

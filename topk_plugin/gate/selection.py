@@ -1,0 +1,78 @@
+"""One selection: the batch's samples that the generator learns from, and the gate that obeys it."""
+
+import torch
+from torch import Tensor
+
+from topk_plugin.gate.effect_check import EffectCheck
+from topk_plugin.gate.gradient_gate import gradient_gate
+from topk_plugin.ops.gate_rows import gate_rows
+
+
+class Selection:
+    """Gates tensors first, and learns which of their rows are kept afterwards.
+
+    Args:
+        batch_size: rows of every tensor that it gates.
+        check: is told what happens.
+
+    Attributes:
+        mask: [B] bool, True for kept samples, of all ranks under ``scope="global"``; None until
+            :meth:`fill`.
+        scores: [B] the critic's scores.
+        labels: [B] integer classes, or None.
+    """
+
+    def __init__(self, batch_size: int, check: EffectCheck) -> None:
+        self.batch_size = batch_size
+        self.mask: Tensor | None = None
+        self.scores: Tensor | None = None
+        self.labels: Tensor | None = None
+        self._own_weights: Tensor | None = None
+        self._check = check
+        self._waiting: list[Tensor] = []
+
+    def gate(self, x: Tensor) -> Tensor:
+        """``x`` [N, ...], whose gradient will be weighted as :meth:`fill` says."""
+        if torch.compiler.is_compiling():
+            # A graph can't ask for weights that are not computed yet; a hook is put on when they
+            # are.
+            gated = x.view_as(x)
+            self._waiting.append(gated)
+            return gated
+        gated = gradient_gate(x, self._weights)
+        if gated.requires_grad:
+            gated.register_hook(self._observe)
+        return gated
+
+    def fill(
+        self, mask: Tensor, own_weights: Tensor, scores: Tensor, labels: Tensor | None
+    ) -> None:
+        """What was selected.
+
+        Args:
+            mask, scores, labels: see the class.
+            own_weights: [N] weights of this rank's rows.
+        """
+        self.mask, self.scores, self.labels = mask, scores, labels
+        self._own_weights = own_weights
+        for gated in self._waiting:
+            if gated.requires_grad:
+                gated.register_hook(lambda gradient: gate_rows(gradient, own_weights))
+                self._check.gate_acted()
+        self._waiting = []
+
+    def _weights(self) -> Tensor:
+        """Called by the gate in the backward pass."""
+        if self._own_weights is None:
+            raise RuntimeError(
+                "the gradient came back to the gated samples before their scores were known: call "
+                "the critic (or step.select()) before backward()"
+            )
+        self._check.gate_acted()
+        if torch.is_grad_enabled():
+            self._check.gate_acted_on_a_penalty()
+        return self._own_weights
+
+    def _observe(self, gradient: Tensor) -> None:
+        if self._own_weights is not None:
+            self._check.gradient_arrived(gradient, self._own_weights)

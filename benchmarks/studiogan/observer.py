@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import topk_plugin.gate.topk as plugin
+import topk_plugin.gate.selection as gating
 from topk_plugin.base.files import atomic_write
 from topk_plugin.gate.gradient_gate import gradient_gate
+from topk_plugin.gate.topk import TopK
 from topk_plugin.studiogan.launch import run_main
 
 
@@ -25,14 +26,14 @@ def main() -> None:
     checkout, report, *arguments = sys.argv[1:]
     updates: list[list[int]] = []
     calls: list[int] = []
-    end_step = plugin.TopK.end_step
+    end_step = TopK.end_step
 
     def observed_gate(x: Tensor, weights: Any) -> Tensor:
         below = x.view_as(x)  # its gradient is what the gate lets through, and nothing else
         below.register_hook(lambda g: calls.append(int((g.flatten(1) != 0).any(1).sum())))
         return gradient_gate(below, weights)
 
-    def observed_end_step(self: plugin.TopK) -> None:
+    def observed_end_step(self: TopK) -> None:
         end_step(self)
         updates.append(calls.copy())
         calls.clear()
@@ -40,8 +41,8 @@ def main() -> None:
             temporary.write_text(json.dumps(updates), encoding="utf-8")
 
     changes: dict[str, tuple[Any, Callable[..., Any]]] = {
-        "gradient_gate": (plugin, observed_gate),
-        "end_step": (plugin.TopK, observed_end_step),
+        "gradient_gate": (gating, observed_gate),
+        "end_step": (TopK, observed_end_step),
     }
     for name, (owner, replacement) in changes.items():
         setattr(owner, name, replacement)

@@ -44,6 +44,7 @@ class EffectCheck:
         self.has_acted = False
         self._acted_in_epoch = False
         self._warned: set[str] = set()
+        self._batch_sizes: set[int] = set()
         self._blocks = 0  # since the schedule's count moved
         self._count_seen = 0
         self._updates = 0
@@ -71,8 +72,10 @@ class EffectCheck:
     def batch_selected(self, batch_size: int) -> None:
         """A selection was made among ``batch_size`` scores."""
         schedule = self._schedule
-        if torch.compiler.is_compiling() or schedule.gamma == 1.0:
+        known = torch.compiler.is_compiling() or batch_size in self._batch_sizes
+        if known or schedule.gamma == 1.0:
             return
+        self._batch_sizes.add(batch_size)
         if schedule.lowest_k(batch_size) == batch_size:
             self._warn_once(
                 f"k can never drop under the batch size of {batch_size} with nu={schedule.nu}; use "

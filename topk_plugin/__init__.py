@@ -13,7 +13,7 @@ from topk_plugin.gate.gate_warnings import (
     NoEffectWarning,
     WrongSignWarning,
 )
-from topk_plugin.gate.generator_step import GeneratorStep
+from topk_plugin.gate.gated_step import GatedStep
 from topk_plugin.gate.gradient_gate import gradient_gate
 from topk_plugin.gate.monitor import TopKMonitor
 from topk_plugin.gate.policies import keep_mask
@@ -26,7 +26,7 @@ __all__ = [
     "Attachment",
     "CriticUpdateWarning",
     "GateWarning",
-    "GeneratorStep",
+    "GatedStep",
     "KSchedule",
     "NoEffectWarning",
     "Progress",

@@ -20,7 +20,7 @@ from topk_plugin.gate.call_arguments import (
     with_argument,
 )
 from topk_plugin.gate.effect_check import EffectCheck
-from topk_plugin.gate.generator_step import CurrentStep, GeneratorStep
+from topk_plugin.gate.gated_step import CurrentStep, GatedStep
 from topk_plugin.gate.scores import ScoreSpec, find_scores, mean_score
 from topk_plugin.gate.selection import Selection
 from topk_plugin.gate.selector import Selector
@@ -169,10 +169,10 @@ class _Calls(threading.local):
     """
 
     def __init__(self) -> None:
-        self._step: GeneratorStep | None = None
+        self._step: GatedStep | None = None
         self._stack: list[Selection | None] = []
 
-    def of(self, step: GeneratorStep) -> list[Selection | None]:
+    def of(self, step: GatedStep) -> list[Selection | None]:
         """This thread's calls in ``step``."""
         if self._step is not step:
             self._step, self._stack = step, []
@@ -247,7 +247,7 @@ def _check_critic(critic: object) -> None:
         )
 
 
-def _are_real(images: list[Tensor], step: GeneratorStep) -> bool:
+def _are_real(images: list[Tensor], step: GatedStep) -> bool:
     """Whether images that require grad are real ones, of a gradient penalty, say.
 
     No generator is behind them, though one was behind others in this step. (Recomputed calls of a

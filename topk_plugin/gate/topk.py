@@ -12,7 +12,7 @@ from topk_plugin.gate.attachment import Attachment
 from topk_plugin.gate.batch_statistics import TopKStatistics
 from topk_plugin.gate.call_arguments import Argument
 from topk_plugin.gate.effect_check import EffectCheck
-from topk_plugin.gate.generator_step import CurrentStep, GeneratorStep
+from topk_plugin.gate.gated_step import CurrentStep, GatedStep
 from topk_plugin.gate.progress import Progress
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.scores import ScoreSpec
@@ -39,7 +39,7 @@ class TopK:
         topk.end_epoch()         # after each pass over the data
 
     Where hooks on one critic can't see what belongs together, ``generator_step()`` gives a
-    :class:`topk_plugin.GeneratorStep` to say it with, and nothing need be attached.
+    :class:`topk_plugin.GatedStep` to say it with, and nothing need be attached.
 
     Args:
         schedule: how k moves.
@@ -143,7 +143,7 @@ class TopK:
             check=self._check,
         )
 
-    def generator_step(self) -> GeneratorStep:
+    def generator_step(self) -> GatedStep:
         """A ``with`` block for forward and backward of the generator's update.
 
         Every call of the attached critic whose images require grad is gated by a selection of its
@@ -154,7 +154,7 @@ class TopK:
         Raises:
             RuntimeError: the block is entered twice, or at its end nothing was attached or gated.
         """
-        return GeneratorStep(self._current, self._selector, self._sign, self._check)
+        return GatedStep(self._current, self._selector, self._sign, self._check)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -171,7 +171,7 @@ class TopK:
             self._current.paused = before
 
     def prepare(self, batch_size: int, device: torch.device | str) -> None:
-        """Put k on the device, for a step with :meth:`GeneratorStep.gate` compiled as a whole.
+        """Put k on the device, for a step with :meth:`GatedStep.gate` compiled as a whole.
 
         Args:
             batch_size: scores in a selection (of all ranks under ``scope="global"``).

@@ -18,7 +18,8 @@ from topk_plugin.gate import ranks
 from topk_plugin.gate.policies import POLICIES
 from topk_plugin.gate.progress import Progress
 from topk_plugin.gate.schedule import KSchedule
-from topk_plugin.gate.topk import Normalize, Scope, TopK
+from topk_plugin.gate.topk import TopK
+from topk_plugin.gate.topk_settings import Normalize, Scope
 
 _FRACTION: Final = Number(above=0.0, at_most=1.0)
 
@@ -191,13 +192,13 @@ class Gate(TopKTerm):
             scope=loss.topk_scope or ("global" if several else "rank"),
             normalize=loss.topk_normalize,
             seed=derive_seed(gan.seed, "random policy"),
+            progress=gan.progress,
         )
         # the labels of a generator that is given none are noise: no keep rates of them
         conditional = self._settings.MODEL.g_cond_mtd != "W/O"
         self.topk.attach(gan.critic_input, score="adv_output", labels=1 if conditional else None)
 
     def around_generator_update(self) -> AbstractContextManager[Any]:
-        self.topk._steps, self.topk._epochs = self._progress.steps, self._progress.epochs
         return self.topk.generator_step()
 
     def after_generator_update(self, steps: int) -> None:

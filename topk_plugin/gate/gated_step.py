@@ -23,12 +23,12 @@ class CurrentStep:
     """
 
     def __init__(self) -> None:
-        self.step: GeneratorStep | None = None
+        self.step: GatedStep | None = None
         self.paused = False
         self.attached = False
 
 
-class GeneratorStep:
+class GatedStep:
     """One update of the generator; what :meth:`topk_plugin.TopK.generator_step` gives.
 
     Wherever hooks on one critic can't see what belongs together (several critics, real and
@@ -57,7 +57,7 @@ class GeneratorStep:
         self.saw_generated = False
         self.selections_of_hooks: list[tuple[weakref.ref[Tensor], Selection]] = []
 
-    def __enter__(self) -> "GeneratorStep":
+    def __enter__(self) -> "GatedStep":
         if self._current.step is not None:
             raise RuntimeError("generator_step() is active already; it cannot be nested")
         self._check.block_entered()

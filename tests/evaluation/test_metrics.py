@@ -17,13 +17,20 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation import features as features_module
 from topk_plugin.evaluation.builtin_extractor import BuiltinExtractor, builtin_extractor
 from topk_plugin.evaluation.evaluator import Evaluator
-from topk_plugin.evaluation.metrics import METRICS, higher_is_better, manifold, metric_keys
+from topk_plugin.evaluation.metrics import (
+    METRICS,
+    frechet,
+    frechet_infinity,
+    higher_is_better,
+    manifold,
+    metric_keys,
+)
 from topk_plugin.evaluation.metrics.frechet import frechet_distance
 from topk_plugin.evaluation.metrics.record import Generated, Reference
 from topk_plugin.evaluation.networks import NETWORKS
 
 CPU = torch.device("cpu")
-ALL = tuple(METRICS)
+ALL = ("fid", "kid", "is", "prdc")
 
 
 @pytest.fixture
@@ -303,6 +310,23 @@ def test_the_frechet_distance_of_normal_distributions():
     assert frechet_distance(shifted, features) == pytest.approx(25.0, rel=1e-4)
 
 
+def test_extrapolation_finds_the_distance_of_infinitely_many():
+    """The bias of N images of a known distribution is gone, for two sizes of a set alike."""
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(200_000, 16, generator=generator)
+    shift = torch.zeros(16)
+    shift[0] = 1.0  # the true distance is 1
+    few, many = (torch.randn(n, 16, generator=generator) + shift for n in (500, 4000))
+    biased = [frechet_distance(fakes, real) - 1 for fakes in (few, many)]
+    statistics = frechet.statistics(real)
+    found = [frechet_infinity.extrapolated(fakes, statistics, 0) - 1 for fakes in (few, many)]
+    assert biased[0] > 0.05
+    assert abs(found[0]) < 0.5 * biased[0]
+    assert abs(found[1]) < 0.05
+    assert frechet_infinity.part_sizes(5000)[::9] == [1000, 5000]
+    assert frechet_infinity.part_sizes(5000) == sorted(frechet_infinity.part_sizes(5000))
+
+
 def test_names_of_the_extractors_never_mix(builtin, stripes):
     """What has one name for all features is no distance; result.json names the extractor."""
     names = [
@@ -374,7 +398,9 @@ def test_a_value_that_is_not_finite_is_refused(builtin, stripes):
         evaluator.values({"penultimate": layers["penultimate"], "logits": certain})
 
 
-@pytest.mark.parametrize(("metric", "fewest"), [("fid", 2), ("kid", 4), ("is", 10), ("prdc", 6)])
+@pytest.mark.parametrize(
+    ("metric", "fewest"), [("fid", 2), ("kid", 4), ("is", 10), ("prdc", 6), ("fid_inf", 50)]
+)
 def test_fewest_samples(builtin, stripes, metric, fewest):
     evaluator = builtin(stripes(), [metric])
     images = stripes(n=fewest).images

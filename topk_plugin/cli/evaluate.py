@@ -16,7 +16,6 @@ from topk_plugin.cli.common import (
     say,
 )
 from topk_plugin.cli.train import describe_extractor
-from topk_plugin.evaluation.metrics import METRICS
 
 HELP = "measure the generator of a checkpoint"
 
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser)
     add_data_argument(parser)
     add_device_argument(parser)
-    add_metric_arguments(parser, default=list(METRICS))
+    add_metric_arguments(parser, default=["fid", "kid", "is", "prdc"])
     parser.add_argument(
         "-ref",
         "--ref_dataset",

@@ -12,10 +12,11 @@ def frechet_distance(fake: Tensor, real: Tensor) -> float:
 
     At least two rows each. Computed in float64; a squared length in units of the features.
     """
-    return _between(_statistics(fake), _statistics(real))
+    return between(statistics(fake), statistics(real))
 
 
-def _statistics(features: Tensor) -> dict[str, Any]:
+def statistics(features: Tensor) -> dict[str, Any]:
+    """Mean [D] and covariance [D, D] of features [N, D], as torch-fidelity keeps them."""
     # Imported late here and beside: a second that a command's --help need not take.
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
@@ -23,7 +24,8 @@ def _statistics(features: Tensor) -> dict[str, Any]:
     return fid_features_to_statistics(features.double())
 
 
-def _between(fake: dict[str, Any], real: dict[str, Any]) -> float:
+def between(fake: dict[str, Any], real: dict[str, Any]) -> float:
+    """The Frechet distance of two sets from their :func:`statistics`."""
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 
     (value,) = fid_statistics_to_metric(fake, real, verbose=False).values()
@@ -31,8 +33,8 @@ def _between(fake: dict[str, Any], real: dict[str, Any]) -> float:
 
 
 def _values(generated: Generated, reference: Reference, seed: int) -> tuple[float, ...]:
-    real = reference.once("frechet", _statistics)
-    return (_between(_statistics(generated.features), real),)
+    real = reference.once("frechet", statistics)
+    return (between(statistics(generated.features), real),)
 
 
 FRECHET = Metric(

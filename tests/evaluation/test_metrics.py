@@ -12,6 +12,7 @@ import torch_fidelity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation import features as features_module
@@ -19,13 +20,12 @@ from topk_plugin.evaluation.builtin_extractor import BuiltinExtractor, builtin_e
 from topk_plugin.evaluation.evaluator import Evaluator
 from topk_plugin.evaluation.metrics import (
     METRICS,
-    frechet,
     frechet_infinity,
     higher_is_better,
     manifold,
     metric_keys,
 )
-from topk_plugin.evaluation.metrics.frechet import frechet_distance
+from topk_plugin.evaluation.metrics.frechet import Normal, frechet_distance
 from topk_plugin.evaluation.metrics.record import Generated, Reference
 from topk_plugin.evaluation.networks import NETWORKS
 
@@ -310,6 +310,26 @@ def test_the_frechet_distance_of_normal_distributions():
     assert frechet_distance(shifted, features) == pytest.approx(25.0, rel=1e-4)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    fakes=st.integers(2, 40),
+    reals=st.integers(2, 40),
+    dims=st.integers(2, 12),
+    scale=st.floats(0.1, 10),
+    seed=st.integers(0, 2**31),
+)
+def test_frechet_distance_is_torch_fidelitys(fakes, reals, dims, scale, seed):
+    """Also where there are fewer images than dimensions, so that covariances have no full rank."""
+    generator = torch.Generator().manual_seed(seed)
+    fake = torch.randn(fakes, dims, generator=generator, dtype=torch.float64) * scale
+    real = torch.randn(reals, dims, generator=generator, dtype=torch.float64)
+    theirs = fid_statistics_to_metric(
+        *(fid_features_to_statistics(features) for features in (fake, real)), verbose=False
+    )
+    (expected,) = theirs.values()
+    assert frechet_distance(fake, real) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
 def test_extrapolation_finds_the_distance_of_infinitely_many():
     """The bias of N images of a known distribution is gone, for two sizes of a set alike."""
     generator = torch.Generator().manual_seed(0)
@@ -318,8 +338,8 @@ def test_extrapolation_finds_the_distance_of_infinitely_many():
     shift[0] = 1.0  # the true distance is 1
     few, many = (torch.randn(n, 16, generator=generator) + shift for n in (500, 4000))
     biased = [frechet_distance(fakes, real) - 1 for fakes in (few, many)]
-    statistics = frechet.statistics(real)
-    found = [frechet_infinity.extrapolated(fakes, statistics, 0) - 1 for fakes in (few, many)]
+    reference = Normal.of(real)
+    found = [frechet_infinity.extrapolated(fakes, reference, 0) - 1 for fakes in (few, many)]
     assert biased[0] > 0.05
     assert abs(found[0]) < 0.5 * biased[0]
     assert abs(found[1]) < 0.05

@@ -1,40 +1,68 @@
-"""Frechet distance: FID's formula (Heusel et al., arXiv 1706.08500, eq. 6), by torch-fidelity."""
+"""Frechet distance: FID's formula (Heusel et al., arXiv 1706.08500, eq. 6).
 
-from typing import Any
+|m - m'|^2 + Tr(C + C' - 2 (C C')^(1/2)). torch-fidelity takes the root's trace from the
+eigenvalues of C C', which is not symmetric. They are those of C'^(1/2) C C'^(1/2), which is, and
+with the reference's root at hand these take a fifth of the time in 1,280 dimensions.
+"""
 
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from topk_plugin.evaluation.metrics.record import Generated, Key, Metric, Reference
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A normal distribution in the features' space, float64.
+
+    Attributes:
+        mean: [D].
+        covariance: [D, D], symmetric.
+    """
+
+    mean: Array
+    covariance: Array
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Normal":
+        """Fitted to features [N, D], N > 1 (covariance over N - 1)."""
+        values = features.double().numpy()
+        return cls(values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False)))
+
+    @cached_property
+    def root(self) -> Array:
+        """The symmetric square root of the covariance."""
+        variances, axes = np.linalg.eigh(self.covariance)
+        root: Array = (axes * np.sqrt(variances.clip(min=0))) @ axes.T
+        return root
+
+    def distance(self, other: "Normal") -> float:
+        """The Frechet distance, a squared length in units of the features."""
+        between = self.root @ other.covariance @ self.root
+        # Rank-deficient covariances have eigenvalues that rounding puts under 0.
+        root_trace = np.sqrt(np.linalg.eigvalsh(between).clip(min=0)).sum()
+        apart = self.mean - other.mean
+        traces = np.trace(self.covariance) + np.trace(other.covariance)
+        return float(apart @ apart + traces - 2 * root_trace)
 
 
 def frechet_distance(fake: Tensor, real: Tensor) -> float:
     """Between the normal distributions fitted to two sets of features, [N, D] and [M, D].
 
-    At least two rows each. Computed in float64; a squared length in units of the features.
+    At least two rows each. A squared length in units of the features.
     """
-    return between(statistics(fake), statistics(real))
-
-
-def statistics(features: Tensor) -> dict[str, Any]:
-    """Mean [D] and covariance [D, D] of features [N, D], as torch-fidelity keeps them."""
-    # Imported late here and beside: a second that a command's --help need not take.
-    from torch_fidelity.metric_fid import fid_features_to_statistics
-
-    # float64: torch-fidelity sums in the features' own precision.
-    return fid_features_to_statistics(features.double())
-
-
-def between(fake: dict[str, Any], real: dict[str, Any]) -> float:
-    """The Frechet distance of two sets from their :func:`statistics`."""
-    from torch_fidelity.metric_fid import fid_statistics_to_metric
-
-    (value,) = fid_statistics_to_metric(fake, real, verbose=False).values()
-    return float(value)
+    return Normal.of(real).distance(Normal.of(fake))
 
 
 def _values(generated: Generated, reference: Reference, seed: int) -> tuple[float, ...]:
-    real = reference.once("frechet", statistics)
-    return (between(statistics(generated.features), real),)
+    real: Normal = reference.once("frechet", Normal.of)
+    return (real.distance(Normal.of(generated.features)),)
 
 
 FRECHET = Metric(

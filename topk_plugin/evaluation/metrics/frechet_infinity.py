@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from topk_plugin.evaluation.metrics.frechet import between, statistics
+from topk_plugin.evaluation.metrics.frechet import Normal
 from topk_plugin.evaluation.metrics.record import Generated, Key, Metric, Reference
 
 PARTS = 10
@@ -26,12 +26,12 @@ def part_sizes(samples: int) -> list[int]:
     return [max(2, round(1 / inverse)) for inverse in inverses]
 
 
-def extrapolated(fake: Tensor, real: dict[str, Any], seed: int) -> float:
+def extrapolated(fake: Tensor, real: Normal, seed: int) -> float:
     """The line's value at 1 / N = 0.
 
     Args:
         fake: [N, D] features of generated images.
-        real: ``statistics`` of the reference's features.
+        real: of the reference's features.
         seed: for the random parts.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -39,13 +39,13 @@ def extrapolated(fake: Tensor, real: dict[str, Any], seed: int) -> float:
     distances = []
     for size in sizes:
         chosen = torch.randperm(len(fake), generator=generator)[:size]
-        distances.append(between(statistics(fake[chosen]), real))
+        distances.append(real.distance(Normal.of(fake[chosen])))
     _, at_zero = np.polyfit(1 / np.array(sizes, dtype=float), distances, 1)
     return float(at_zero)
 
 
 def _values(generated: Generated, reference: Reference, seed: int) -> tuple[float, ...]:
-    real = reference.once("frechet", statistics)
+    real: Normal = reference.once("frechet", Normal.of)
     return (extrapolated(generated.features, real, seed),)
 
 

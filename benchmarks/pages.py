@@ -21,6 +21,8 @@ from topk_plugin.base.intervals import interval
 from topk_plugin.mixture.report.style import LABELS
 from topk_plugin.mixture.report.summary import STEPS_TO_HALF
 from topk_plugin.study.power import PAPERS_GAIN, pairs_for_the_papers_gain
+from topk_plugin.study.report import change
+from topk_plugin.study.results import percent
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -156,22 +158,20 @@ def _speed() -> str:
 
 
 def _images(preset: str, measure: str) -> str:
-    """Differences to the baselines of a reproduction's preset, a row a GAN and arm."""
+    """Changes against the baselines of a reproduction's preset, a row a GAN and arm."""
     of_distance = measure == DISTANCE  # of which the paper reports a gain
-    names = ["GAN", "arm", "pairs", "baseline", "difference [Student's 95 %]", "%", "p, Holm"]
-    names += ["verdict", *([f"pairs to see {PAPERS_GAIN:.0f} %"] if of_distance else [])]
+    gain = f"{percent(PAPERS_GAIN):.0f}"
+    names = ["GAN", "arm", "pairs", "baseline", "change [Student's 95 %]", "p, Holm", "verdict"]
+    names += [f"pairs to see {gain} % [95 %]"] if of_distance else []
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in _read(f"reproduce-{preset}/summary.json")["rows"]:
         found = row.get("difference")
         if row["measure"] != measure or found is None:
             continue
         digits = 2 if of_distance else 3
-        bounds = found["t_interval"]
-        shown = " [{:+.{n}f}, {:+.{n}f}]".format(*bounds, n=digits) if bounds else ""
         cells = [
             *(row["gan"], row["arm"], str(row["pairs"]), f"{row['baseline']:.{digits}f}"),
-            f"{found['mean']:+.{digits}f}{shown}",
-            f"{100 * found['mean'] / row['baseline']:+.1f}",
+            change(row),
             "" if found.get("holm") is None else f"{found['holm']:.2f}",
             found.get("verdict") or "runs missing",
             *([pairs_for_the_papers_gain(row)] if of_distance else []),
@@ -181,24 +181,32 @@ def _images(preset: str, measure: str) -> str:
 
 
 def _ranking(preset: str) -> str:
-    """The rank correlation of score and distance along the runs, a row a GAN and arm."""
+    """The rank correlation of score and distance along the runs, a row a GAN and arm.
+
+    "swing": the standard deviation over the looks of one run, averaged over runs.
+    """
     folder = RESULTS / f"reproduce-{preset}" / "runs"
     lines: list[str] = []
     for gan in PRESETS[preset].gans:
-        for arm in gan.arms:
+        for arm in [each.name for each in gan.arms]:
             files = sorted((folder / gan.name.replace(" ", "-")).glob(f"{arm}-*.json"))
-            runs = [json.loads(file.read_text(encoding="utf-8"))["history"] for file in files]
+            read = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+            # "topk-*" finds runs of "topk-late" too
+            runs = [run["history"] for run in read if run["arm"] == arm]
             if not runs:
                 continue
             found = np.array([[look["rank_correlation"] for look in run] for run in runs])
             if not lines:
                 shares = [f"{look['step'] / runs[0][-1]['step']:.0%}" for look in runs[0]]
-                lines.append(f"| GAN | arm | runs | {' | '.join(shares)} | after the start |")
-                lines.append("|---" * (4 + len(shares)) + "|")
+                lines.append(
+                    f"| GAN | arm | runs | {' | '.join(shares)} | after the start | swing |"
+                )
+                lines.append("|---" * (5 + len(shares)) + "|")
             trained = found[:, 1:].mean(axis=1)
             low, high = interval(trained) or [float("nan")] * 2
             cells = [gan.name, arm, str(len(runs)), *(f"{v:+.2f}" for v in found.mean(axis=0))]
             cells.append(f"{trained.mean():+.2f} [{low:+.2f}, {high:+.2f}]")
+            cells.append(f"{found[:, 1:].std(axis=1, ddof=1).mean():.2f}")
             lines.append(f"| {' | '.join(cells)} |")
     if not lines:
         raise SystemExit(f"{folder} holds no runs of the {preset} preset")

@@ -4,29 +4,30 @@
     python -m benchmarks.reproduce --preset cpu                       # hours on 2 CPU cores
     python -m benchmarks.reproduce --preset paper --dry-run           # the plan of the full run
 
-Runs of one GAN and seed have the same initial weights, data order, latents and augmentation in
-every arm. Stopped (Ctrl-C, a kill), the same command goes on from the last checkpoints. The report
-is written anew after every run, from all runs that are finished. See docs/reproduction.md.
+A preset (benchmarks/paper/presets.py) is a study with a name: what ``topk-plugin study`` does for
+any config, this does for those. Runs of one GAN and seed have the same initial weights, data order,
+latents and augmentation in every arm. Stopped (Ctrl-C, a kill), the same command goes on from the
+last checkpoints. The report is written anew after every run, from all runs that are finished. See
+docs/reproduction.md.
 """
 
 import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.paper.presets import ARMS, PRESETS, Preset, config_of, runs_of
+from benchmarks.paper.presets import ARMS, PRESETS
 from topk_plugin.base.errors import UserError
-from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.evaluation.evaluator import Evaluator
+from topk_plugin.cli.common import positive, say
 from topk_plugin.studiogan.checkout import source_folder
-from topk_plugin.study.plan import describe
+from topk_plugin.study.conduct import Request, conduct
 from topk_plugin.study.report import write_report
-from topk_plugin.study.scheduler import Stopped, jobs_at_once, run_all, table
-from topk_plugin.study.spec import Data, RunSpec
-from topk_plugin.study.worker import RESULT, open_both
+from topk_plugin.study.results import Results
+from topk_plugin.study.scheduler import Stopped
+from topk_plugin.study.spec import Data
+from topk_plugin.study.study import AUTO, Study, most_seeds, runs_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--arm", nargs="+", choices=list(ARMS), help="in place of the preset's (with the baseline)"
     )
-    parser.add_argument("--seeds", type=_count, help="how many, in place of the preset's")
+    parser.add_argument("--seeds", type=positive, help="how many, in place of the preset's")
     parser.add_argument("--data", metavar="PATH", help="training images; default: torchvision's")
     parser.add_argument("--test_data", metavar="PATH", help="test images, where --data has none")
     parser.add_argument("--runs", type=Path, help="folder of the runs; default runs/PRESET")
@@ -58,98 +59,75 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--inception_weights", metavar="FILE")
     parser.add_argument("--engine", choices=("builtin", "studiogan"), default="builtin")
     parser.add_argument("--studiogan", metavar="CHECKOUT", help="for --engine studiogan")
-    parser.add_argument("--threads", type=_count, default=1, help="CPU threads of a run")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads of a run")
     parser.add_argument(
-        "--jobs", type=_count, help="runs at once; default: as cores and memory allow"
+        "--jobs", type=positive, help="runs at once; default: as cores and memory allow"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, timed, and stop")
     parser.add_argument("--report", action="store_true", help="only write the report")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="with --report: from the runs' files that --save holds already",
+    )
     return parser
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
-
-
 def _run(options: argparse.Namespace, command: str) -> int:
-    preset = PRESETS[options.preset]
-    config = config_of(preset.gans[0], "topk")
+    study = PRESETS[options.preset]
+    config = study.gans[0].config_of(study.gans[0].arms[0])
     data = Data(config.DATA.name, _absolute(options.data), _absolute(options.test_data))
-    train, test = open_both(data, config)
-    given: dict[str, Any] = {
-        "data": data,
-        "images": len(train),
-        "device": options.device,
-        "threads": options.threads,
-        "inception_weights": _absolute(options.inception_weights),
-        "studiogan": _studiogan(options),
-        "seeds": options.seeds,
-    }
-    specs = runs_of(preset, **given, gans=options.gan, arms=options.arm)
-    name = preset.name if options.engine == "builtin" else f"{preset.name}-studiogan"
+    name = study.name if options.engine == "builtin" else f"{study.name}-studiogan"
     root = (options.runs or Path("runs") / name).resolve()  # the runs' processes start elsewhere
     save = options.save or root / "report"
-    at_once = options.jobs or (1 if options.device != "cpu" else jobs_at_once(options.threads))
-    if options.dry_run:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(options.threads)  # as a run has them
-        try:
-            print(describe(preset, specs, train, test, at_once=at_once))
-        finally:
-            torch.set_num_threads(threads)
+    if options.again:
+        _report_again(study, data, save, command)
         return 0
-    # a call that asks for less leaves the rest of the preset in the report
-    asked = {spec.name for spec in specs}
-    everything = [*specs, *(spec for spec in runs_of(preset, **given) if spec.name not in asked)]
-    everything += [
-        spec
-        for spec in runs_of(preset, **given | {"seeds": None})
-        if spec.name not in {s.name for s in everything} and (root / spec.name / RESULT).exists()
-    ]
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    def after_each() -> None:
-        write_report(preset, everything, root, save, command)
-        say(table(specs, root))
-
-    if not options.report:
-        _prepare(preset, specs[0], train, test)
-        run_all(specs, root, at_once=at_once, say=say, after_each=after_each)
-    write_report(preset, everything, root, save, command)
-    print(table(specs, root))
-    print(f"report: {save / 'README.md'}")
+    request = Request(
+        data=data,
+        root=root,
+        save=save,
+        command=command,
+        device=options.device,
+        threads=options.threads,
+        jobs=options.jobs,
+        inception_weights=_absolute(options.inception_weights),
+        studiogan=_studiogan(options),
+        gans=None if options.gan is None else tuple(options.gan),
+        arms=None if options.arm is None else tuple(ARMS[name] for name in options.arm),
+        seeds=options.seeds,
+        dry_run=options.dry_run,
+        report=options.report,
+    )
+    conduct(study, request, say)
     return 0
+
+
+def _report_again(study: Study, data: Data, save: Path, command: str) -> None:
+    """Write a report anew from its own files, with the rules of today."""
+    specs = runs_of(
+        study,
+        data=data,
+        images=None,
+        device="cpu",
+        threads=1,
+        inception_weights=None,
+        precision="fp32" if study.precision == AUTO else study.precision,
+        seeds=most_seeds(study),
+    )
+    write_report(Results.of_report(study, specs, save), save, command)
+    print(f"report: {save / 'README.md'}")
 
 
 def _command(arguments: list[str]) -> str:
     """What was typed, for the report: of paths the file names, and no paths of results."""
     kept, skip = [], False
     for argument in (part for given in arguments for part in given.split("=", 1)):
-        if skip or argument in ("--runs", "--save", "--report"):
-            skip = not skip and argument != "--report"
+        if skip or argument in ("--runs", "--save", "--report", "--again"):
+            skip = not skip and argument not in ("--report", "--again")
             continue
         kept.append(Path(argument).name if "/" in argument else argument)
     return shlex.join(["python", "-m", "benchmarks.reproduce", *kept])
-
-
-def _prepare(preset: Preset, spec: RunSpec, train: ImageSet, test: ImageSet) -> None:
-    """Train the extractor, and fill its caches, once and not in every run."""
-    weights = spec.inception_weights
-    for reference in (train, test):
-        Evaluator(
-            reference,
-            metrics=["fid"],
-            extractor=preset.extractor,
-            inception_weights=None if weights is None else Path(weights),
-            device=torch.device(spec.device),
-            seed=0,
-            extractor_data=train,
-        )
 
 
 def _studiogan(options: argparse.Namespace) -> str | None:
@@ -167,7 +145,7 @@ def _studiogan(options: argparse.Namespace) -> str | None:
         )
     if PRESETS[options.preset].precision != "fp32":
         raise UserError(
-            f"preset {options.preset} trains in bf16 with settings of the built-in trainer; with "
+            f"preset {options.preset} trains with settings of the built-in trainer; with "
             "--engine studiogan use --preset paper"
         )
     source_folder(Path(options.studiogan))

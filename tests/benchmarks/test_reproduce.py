@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paper.presets import PRESETS, runs_of
+from benchmarks.paper.presets import PRESETS
 from benchmarks.reproduce import main
 from topk_plugin.base.errors import UserError
 from topk_plugin.study.scheduler import run_all
 from topk_plugin.study.spec import Data, RunSpec
+from topk_plugin.study.study import runs_of
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def smoke_run() -> RunSpec:
-    given = {"device": "cpu", "threads": 1, "inception_weights": None}
+    given = {"device": "cpu", "threads": 1, "inception_weights": None, "precision": "fp32"}
     data = Data("Digits", None, None)
     return runs_of(PRESETS["smoke"], data=data, images=1437, **given)[0]
 
@@ -131,6 +132,4 @@ def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_wrong_names_end_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--preset", "smoke", "--gan", "DCGAN"]) == 1
-    assert capsys.readouterr().err == (
-        "error: --gan 'DCGAN' is not in preset smoke; it has 'BigGAN'\n"
-    )
+    assert capsys.readouterr().err == ("error: --gan 'DCGAN' is not in smoke; it has 'BigGAN'\n")

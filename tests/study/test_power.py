@@ -1,5 +1,6 @@
 """The report says how large an effect it could have seen."""
 
+from math import log
 from statistics import stdev
 
 import pytest
@@ -11,19 +12,27 @@ ROW = {
     "gan": "SNGAN",
     "arm": "topk",
     "pairs": 3,
-    "baseline": 20.0,
-    "by_seed": [-1.0, 0.5, -2.0],
+    "ratio": True,
+    "by_seed": [-0.05, 0.025, -0.1],
 }
 
 
-def test_the_spread_is_in_percent_of_the_baseline() -> None:
-    assert spread(ROW) == pytest.approx(100 * stdev([-1.0, 0.5, -2.0]) / 20)
+def test_the_spread_comes_with_its_interval() -> None:
+    middle, low, high = spread(ROW)
+    assert middle == pytest.approx(stdev(ROW["by_seed"]))
+    # chi squared with two degrees of freedom: -2 log of a tail
+    assert low == pytest.approx(middle * (1 / -log(0.025)) ** 0.5)
+    assert high == pytest.approx(middle * (1 / -log(0.975)) ** 0.5)
 
 
 def test_the_number_of_pairs_is_that_for_the_papers_gain() -> None:
-    assert pairs_for_the_papers_gain(ROW) == str(pairs_needed(7.0, spread(ROW)))
-    assert pairs_for_the_papers_gain(ROW | {"baseline": 0.02}) == "over 1,000"
-    assert "| SNGAN | topk | 3 | 6.3 |" in table([ROW])[-1]
+    gain = log(8.57 / 9.21)
+    expected = [pairs_needed(gain, each) for each in spread(ROW)]
+    assert expected == [9, 4, 239]
+    assert pairs_for_the_papers_gain(ROW) == "9 [4 to 239]"
+    wild = ROW | {"by_seed": [10 * each for each in ROW["by_seed"]]}
+    assert pairs_for_the_papers_gain(wild).endswith("to over 1,000]")
+    assert "| SNGAN | topk | 3 | 6.3 [3.3, 39.5] | 9 [4 to 239] |" in table([ROW])[-1]
 
 
 @pytest.mark.parametrize("by_seed", [[], [1.0], [1.0, float("nan")]])

@@ -43,6 +43,8 @@ class RunOptions:
         checkpoint_freq: steps between two checkpoints, where they are wanted more often.
         on_divergence: "stop" ends the run where its state is found not to be finite; "continue"
             trains on. Either way such a state is neither saved nor measured.
+        measured_at: steps after which samples are drawn and measured, in place of every
+            ``save_freq``; step 0 and the end always are.
     """
 
     seed: int
@@ -52,6 +54,15 @@ class RunOptions:
     command: str
     checkpoint_freq: int | None = None
     on_divergence: Literal["stop", "continue"] = "stop"
+    measured_at: tuple[int, ...] | None = None
+
+    def measures(self, step: int, total: int) -> bool:
+        """Whether samples are drawn and measured after ``step`` of ``total``."""
+        if step in (0, total) or step > total:
+            return True
+        if self.measured_at is not None:
+            return step in self.measured_at
+        return step % self.save_freq == 0
 
 
 class TrainingRun:
@@ -140,7 +151,7 @@ class TrainingRun:
         self._watch.lap()
         while True:
             step = trainer.step_count
-            due = step % options.save_freq == 0 or step >= total
+            due = options.measures(step, total)
             if due and self.progress.evaluated_step < step:
                 if self._is_finite():
                     self._look(step)
@@ -156,7 +167,7 @@ class TrainingRun:
                 self._monitor.update()
             bar.update()
             step = trainer.step_count
-            next_is_due = step % options.save_freq == 0 or step >= total
+            next_is_due = options.measures(step, total)
             if step % options.print_freq == 0 or next_is_due:
                 self._report(step, losses, bar)
             often = options.checkpoint_freq

@@ -1,4 +1,4 @@
-"""Pictures of a comparison."""
+"""Pictures of a study, whatever its arms are called."""
 
 import math
 from collections.abc import Sequence
@@ -12,15 +12,12 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from topk_plugin.base.files import atomic_write
-from topk_plugin.study.results import DECIDING, MEASURES, Results
+from topk_plugin.study.results import DECIDING, MEASURES, Results, percent
 
-COLOURS = {
-    "baseline": "#4d4d4d",
-    "topk": "#0072b2",
-    "bottomk": "#d55e00",
-    "randomk": "#009e73",
-    "balancedk": "#cc79a7",
-}
+BASELINE_COLOUR = "#4d4d4d"
+# Okabe and Ito's, which colour-blind readers tell apart; arms beyond them begin anew, dashed.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ("-", "--", ":", "-.")
 # kernel distances and test-split distances say in the table what there is to say
 CURVES = (
     *(prefix + name for prefix in ("", "raw_") for name in DECIDING if name != "auprc"),
@@ -30,9 +27,23 @@ CURVES = (
 DPI = 90
 
 
+def styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How lines of each arm look, the same in every figure of a study.
+
+    Args:
+        arms: the baseline first.
+    """
+    found: dict[str, dict[str, Any]] = {arms[0]: {"color": BASELINE_COLOUR, "linestyle": "-"}}
+    for place, arm in enumerate(arms[1:]):
+        again, colour = divmod(place, len(PALETTE))
+        found[arm] = {"color": PALETTE[colour], "linestyle": DASHES[again % len(DASHES)]}
+    return found
+
+
 def curves(results: Results, gan: str, path: Path) -> None:
     """Every measure along the training: a thin line a seed, a thick one their mean."""
     arms = {arm: seeds for arm, seeds in results.runs[gan].items() if seeds}
+    looks = styles(results.arm_names())
     runs = [run for seeds in arms.values() for run in seeds.values()]
     measured = {name for run in runs for name in run["history"][-1]}
     names = [name for name in CURVES if name in measured]
@@ -50,9 +61,9 @@ def curves(results: Results, gan: str, path: Path) -> None:
                 for run in seeds.values()
             ]
             for steps, values in lines:
-                axis.plot(steps, values, color=COLOURS[arm], alpha=0.25, linewidth=0.8)
+                axis.plot(steps, values, **looks[arm], alpha=0.25, linewidth=0.8)
             mean = np.mean([values for _, values in lines], axis=0)
-            axis.plot(lines[0][0], mean, color=COLOURS[arm], label=f"{arm} ({len(lines)})")
+            axis.plot(lines[0][0], mean, **looks[arm], label=f"{arm} ({len(lines)})")
         axis.set_title(MEASURES[name], fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
@@ -68,29 +79,30 @@ def curves(results: Results, gan: str, path: Path) -> None:
     _save(figure, path)
 
 
-def differences(rows: list[dict[str, Any]], measure: str, path: Path) -> None:
-    """Paired differences to the baseline, in percent of it, a line a GAN and arm.
+def differences(rows: list[dict[str, Any]], measure: str, arms: Sequence[str], path: Path) -> None:
+    """Changes of a measure against the baseline, in percent, a line a GAN and arm.
 
-    The line is Student's interval, a tick a pair.
+    The line is Student's interval, a tick a pair. ``arms``: of the study, the baseline first.
     """
+    looks = styles(arms)
     shown = [row for row in rows if row["measure"] == measure and row.get("difference")]
     figure = Figure(figsize=(7.5, 1.3 + 0.32 * len(shown)), layout="constrained")
     axis: Axes = figure.subplots()
     for place, row in enumerate(reversed(shown)):
-        scale = 100 / row["baseline"]
         difference = row["difference"]
-        colour = COLOURS[row["arm"]]
-        low, high = difference["interval"] or [difference["mean"]] * 2
-        axis.plot([scale * low, scale * high], [place, place], color=colour, linewidth=2.0)
-        axis.plot(scale * difference["mean"], place, "o", color=colour)
-        pairs = [scale * value for value in row["by_seed"]]
+        look = looks[row["arm"]]
+        bounds = difference["interval"] or [difference["mean"]] * 2
+        axis.plot([percent(end) for end in bounds], [place, place], **look, linewidth=2.0)
+        axis.plot(percent(difference["mean"]), place, "o", color=look["color"])
+        pairs = [percent(value) for value in row["by_seed"]]
         axis.plot(pairs, [place] * len(pairs), "|", color="black", markersize=9)
     axis.axvline(0, color="#999999", linewidth=0.8)
     labels = [f"{row['gan']}, {row['arm']} ({row['pairs']})" for row in reversed(shown)]
+    labels = [label.replace("$", r"\$") for label in labels]  # else what is between is mathematics
     axis.set_yticks(range(len(shown)), labels, fontsize=8)
     axis.set_ylim(-0.6, len(shown) - 0.4)
     axis.set_xlabel(
-        f"{MEASURES[measure]}: difference to the baseline, % (number of pairs)\n"
+        f"{MEASURES[measure]}: change against the baseline, % (number of pairs)\n"
         "ticks: pairs; dot: their mean; line: Student's 95 % interval",
         fontsize=8,
     )

@@ -35,7 +35,7 @@ def train(spec: RunSpec, trainer: Trainer, folder: Path) -> None:
     command = [sys.executable, "-m", "topk_plugin", "studiogan", "run", str(spec.studiogan), "--"]
     command += ["-t", "-metrics", "none", "-cfg", str(file), "-save", str(own)]
     command += ["-data", str(spec.data.train), "--seed", str(spec.seed)]
-    save_freq = -(-spec.steps // spec.looks)
+    save_freq = -(-spec.steps // len(spec.measured_at))
     # StudioGAN wants the one to be a multiple of the other
     print_freq = 100 if save_freq % 100 == 0 else save_freq
     command += ["--save_freq", str(save_freq), "--print_freq", str(print_freq)]

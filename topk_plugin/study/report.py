@@ -1,4 +1,4 @@
-"""The report of a preset: Markdown, CSV, JSON and pictures, from the runs that are finished."""
+"""The report of a study: Markdown, CSV, JSON and pictures, from the runs that are finished."""
 
 import csv
 import io
@@ -8,55 +8,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper.presets import Preset
 from topk_plugin.base.files import atomic_write
 from topk_plugin.study import figures, power
+from topk_plugin.study.looks import LATE
 from topk_plugin.study.results import (
     DECIDING,
     MEASURES,
     Results,
     class_distances,
     comparisons,
-    final,
+    kept_file,
+    percent,
+    values_of,
 )
 from topk_plugin.study.scheduler import LOG
-from topk_plugin.study.spec import RunSpec
+from topk_plugin.study.sequential import PAIRS, THRESHOLDS
+from topk_plugin.study.study import Study
 
-PRIMARY = ("frechet_distance", "fid")
 STEP = re.compile(r"step ([\d,]+): (\w+)")
 
 
-def write_report(
-    preset: Preset, specs: Sequence[RunSpec], root: Path, save: Path, command: str
-) -> None:
+def write_report(results: Results, save: Path, command: str, *, root: Path | None = None) -> None:
     """Write ``save``: README.md, summary.json, summary.csv, runs/ and the pictures.
 
     Args:
-        preset: which.
-        specs: its runs, finished or not.
-        root: folder of the runs.
+        results: of the study; without a finished run nothing is written.
         save: folder of the report.
         command: what was typed, without folders.
+        root: folder of the runs; None: ``save`` keeps their files and sample pictures already.
 
     Raises:
-        UserError: a file can't be written, or a folder holds a run of other settings.
+        UserError: a file can't be written.
     """
-    results = Results.read(preset, specs, root)
     runs = list(results.all())
     if not runs:
         return
-    for run in runs:
-        name = f"{run['arm']}-{run['seed']}"
-        kept = save / "runs" / _file_name(run["gan"]) / name
-        _write(kept.with_suffix(".json"), json.dumps(run, separators=(",", ":")) + "\n")
-        _write(kept.with_suffix(".log"), _log(root / run["gan"] / name / LOG))
+    for run in runs if root is not None else []:
+        assert root is not None
+        kept = kept_file(save, run["gan"], run["arm"], run["seed"])
+        _write(kept, json.dumps(run, separators=(",", ":")) + "\n")
+        folder = root / run["gan"] / f"{run['arm']}-{run['seed']}"
+        _write(kept.with_suffix(".log"), _log(folder / LOG))
     rows = comparisons(results)
-    _write(
-        save / "summary.json", json.dumps({"preset": preset.name, "rows": rows}, indent=1) + "\n"
-    )
+    summary = {"study": results.study.name, "images": list(results.images), "rows": rows}
+    _write(save / "summary.json", json.dumps(summary, indent=1) + "\n")
     _write(save / "summary.csv", _csv(runs))
     pictures = _pictures(results, rows, root, save)
-    _write(save / "README.md", _page(preset, results, rows, pictures, command))
+    _write(save / "README.md", _page(results, rows, pictures, command))
 
 
 def _log(file: Path) -> str:
@@ -76,55 +74,61 @@ def _step_of(key: tuple[str | Any, ...]) -> int:
 
 
 def _pictures(
-    results: Results, rows: list[dict[str, Any]], root: Path, save: Path
+    results: Results, rows: list[dict[str, Any]], root: Path | None, save: Path
 ) -> dict[str, list[str]]:
     """Draw them; GAN (or "") -> file names."""
     found: dict[str, list[str]] = {}
     primary = _primary(results)
+    arms = results.arm_names()
     for measure, file in ((primary, "differences.png"), ("auprc", "differences-auprc.png")):
         if any(row["measure"] == measure and row.get("difference") for row in rows):
-            figures.differences(rows, measure, save / file)
+            figures.differences(rows, measure, arms, save / file)
             found.setdefault("", []).append(file)
-    for gan, arms in results.runs.items():
-        if not any(arms.values()):
+    for gan, of_arms in results.runs.items():
+        if not any(of_arms.values()):
             continue
-        name = _file_name(gan)
+        name = gan.replace(" ", "-")
         found[gan] = []
-        if results.preset.looks > 1:
+        if any(len(run["history"]) > 2 for seeds in of_arms.values() for run in seeds.values()):
             figures.curves(results, gan, save / f"curves-{name}.png")
             found[gan].append(f"curves-{name}.png")
-        grids = _grids(root, gan, arms)
+        samples = save / f"samples-{name}.png"
+        grids = [] if root is None else _grids(root, gan, of_arms)
         if len(grids) > 1:
-            figures.samples(grids, save / f"samples-{name}.png")
-            found[gan].append(f"samples-{name}.png")
+            figures.samples(grids, samples)
+        if samples.exists():
+            found[gan].append(samples.name)
     return found
 
 
 def _grids(root: Path, gan: str, arms: dict[str, dict[int, Any]]) -> list[tuple[str, Path]]:
-    """The last sample grid of seed 0 in each arm that has finished it."""
+    """The last sample grid of one seed in each arm: of the seed that most arms have finished."""
+    seeds = sorted({seed for finished in arms.values() for seed in finished})
+    if not seeds:
+        return []
+    shown = max(seeds, key=lambda seed: sum(seed in finished for finished in arms.values()))
     grids = []
-    for arm in (arm for arm, seeds in arms.items() if 0 in seeds):
-        files = sorted((root / gan / f"{arm}-0" / "samples").glob("step_*.png"))
+    for arm in (arm for arm, finished in arms.items() if shown in finished):
+        files = sorted((root / gan / f"{arm}-{shown}" / "samples").glob("step_*.png"))
         if files:
             grids.append((arm, files[-1]))
     return grids
 
 
 def _page(
-    preset: Preset,
     results: Results,
     rows: list[dict[str, Any]],
     pictures: dict[str, list[str]],
     command: str,
 ) -> str:
-    runs = list(results.all())
+    runs, study = list(results.all()), results.study
     parts = [
-        f"# {preset.title}",
+        f"# {study.title}",
         "",
-        f"`{command}`: {len(runs)} of {results.count_planned()} runs are finished. A comparison "
-        "gets a verdict when all of its runs are.",
+        f"`{command}`: {len(runs)} of {results.count_planned()} runs are finished. "
+        f"{_when_verdicts_come(study)}",
         "",
-        *_protocol(preset, results),
+        *_protocol(results),
         *_diverged(runs),
         "",
         *(f"![Differences]({name})\n" for name in pictures.get("", [])),
@@ -137,67 +141,113 @@ def _page(
             "A low score of the critic marks test images of the class that the training never saw. "
             f"Guessing has an AUROC of 0.5 and an AUPRC of {max(shares):.2f}.",
             "",
-            _table(rows, ["auroc", "auprc"]),
+            _table(rows, ["auroc", "auprc"], results),
         ]
     primary = _primary(results)
-    parts += ["", "## Image quality", "", _table(rows, [primary])]
+    deciding = [primary, *(m for m in results.deciding() if m in study.co_primary)]
+    parts += ["", "## Image quality", "", _table(rows, deciding, results)]
     parts += power.table([row for row in rows if row["measure"] == primary])
-    for gan in preset.gans:
+    for gan in study.gans:
         if not any(results.runs.get(gan.name, {}).values()):
             continue
+        about = f"{gan.about[:1].upper()}{gan.about[1:]}. " if gan.about else ""
         parts += [
             "",
             f"## {gan.name}",
             "",
-            f"{gan.about[:1].upper()}{gan.about[1:]}. From `configs/{gan.config}`.",
+            f"{about}From `{'/'.join(gan.config.parts[-2:])}`.",
         ]
         if gan.overrides:
-            parts += [f"Changed: {', '.join(f'`{o}`' for o in gan.overrides)}."]
+            parts += [f"Changed in all arms: {', '.join(f'`{o}`' for o in gan.overrides)}."]
+        finished = [arm for arm in gan.arms if results.runs[gan.name].get(arm.name)]
+        parts += ["", *(_arm(arm.name, arm.overrides) for arm in finished)]
         parts += ["", *(f"![{name}]({name})\n" for name in pictures.get(gan.name, []))]
         mine = [row for row in rows if row["gan"] == gan.name]
-        parts += [_table(mine, results.measures(), named=False)]
+        parts += [_table(mine, results.measures(), results, named=False)]
         parts += _classes(results, gan.name)
     parts += ["", "## Cost", "", _cost(results)]
     return "\n".join(parts) + "\n"
 
 
-def _protocol(preset: Preset, results: Results) -> list[str]:
-    run = next(iter(results.all()))
+def _arm(name: str, overrides: Sequence[str]) -> str:
+    return f"- {name}: {', '.join(f'`{o}`' for o in overrides) or 'the config as it is'}"
+
+
+def _when_verdicts_come(study: Study) -> str:
+    if not study.sequential:
+        return (
+            "A comparison gets a verdict when all of its runs are: who looks after every run finds "
+            "a difference too often. So does who adds seeds because of what a verdict says: decide "
+            "on their number first, or run the study with looks at "
+            f"{', '.join(map(str, PAIRS))} pairs (`--sequential`)."
+        )
+    shown = ", ".join(
+        f"{pairs} (p under {threshold:g})"
+        for pairs, threshold in zip(PAIRS, THRESHOLDS, strict=True)
+    )
+    return (
+        f"A comparison is looked at after so many pairs and no others: {shown}. Together the looks "
+        "err in at most 5 % of comparisons without a difference; what is decided stays decided."
+    )
+
+
+def _protocol(results: Results) -> list[str]:
+    runs = list(results.all())
+    run = runs[0]
     with_, where = run["measured_with"], run["environment"]
     extractor = f"the {with_['extractor']} extractor"
     if "held_out_accuracy" in with_:
         extractor += (
             f", a small classifier that this project trained on {with_['trained_on']} and that has "
             f"{with_['held_out_accuracy']:.1%} of held-out images right (weights "
-            f"`{with_['weights_sha256'][:12]}`); its distances compare with each other only and "
-            "are no FID, and its precision means little by itself (noise before the training has "
-            "a high one)"
+            f"`{with_['weights_sha256'][:12]}`, the same in all runs); its distances compare with "
+            "each other only and are no FID, and its precision means little by itself (noise "
+            "before the training has a high one)"
         )
-    used = {run["measured_with"]["reference"]: run["measured_with"] for run in results.all()}
+    used = {each["measured_with"]["reference"]: each["measured_with"] for each in runs}
     references = ", ".join(f"{name} ({u['reference_size']:,} images)" for name, u in used.items())
     train, test = results.images
     if train:
         files = f"`{train}`" + (f", test images of `{test}`" if test else "")
     else:
         files = "the data set's own files"
+    late = sum(look["step"] > LATE * run["history"][-1]["step"] for look in run["history"])
+    value = (
+        "the end of the run" if late == 1 else f"the mean over the {late} looks in its last quarter"
+    )
+    deciding = [MEASURES[name] for name in results.deciding()]
     return [
         f"Images: {', '.join(used)} from {files}.",
         "",
         f"Protocol: runs of one GAN and seed share initial weights, data order, latents and "
-        f"augmentation. Trained by: {run['engine']}. Measured at the end of the run on "
-        f"{with_['samples']:,} images of the "
-        f"generator's moving average (and of its raw weights, on the same latents), all runs with "
-        f"the same latents, in the features of {extractor}. Reference: what the GAN is trained on, "
+        f"augmentation. Trained by: {run['engine']}. Measured on {with_['samples']:,} images of "
+        f"the generator's moving average (and of its raw weights, on the same latents), all runs "
+        f"with the same latents, in the features of {extractor}. The value of a run is {value}. "
+        f"Reference: what the GAN is trained on, "
         f"{references}, where nothing else is said; images are compared at their own size. "
-        f"Training in {preset.precision}.",
+        f"Training in {run['precision']}.",
         "",
-        "Brackets hold Student's 95 % intervals of the mean over seeds. Differences are paired by "
-        "seed. A verdict needs a paired t-test under 0.05 after Holm's correction for all arms "
-        "that are compared with the same baseline. Measures without a verdict describe.",
+        "Differences are paired by seed. Quantities above 0 are compared by the logarithm of the "
+        "ratio to the baseline, shown as a change in percent; precision, recall, agreement and "
+        "correlations by their differences. Brackets hold Student's 95 % intervals over seeds. "
+        "A verdict rests on the paired t-test of these effects after Holm's correction for all "
+        f"arms that are compared with the same baseline, for each of: {', '.join(deciding)}. "
+        "Measures without a verdict describe.",
         "",
         f"python {where['python']}, torch {where['torch']}, {where['system']}, "
-        f"{run['threads']} thread a run.",
+        f"{run['threads']} thread a run{_units(runs)}.",
     ]
+
+
+def _units(runs: Sequence[dict[str, Any]]) -> str:
+    """The CPUs' units where runs tell them."""
+    found = {" ".join(run["environment"].get("cpu_units", ())) for run in runs} - {""}
+    if not found:
+        return ""
+    text = "; CPU units: " + " | ".join(sorted(found))
+    return text + " (more than one kind: pairs across them differ by rounding too)" * (
+        len(found) > 1
+    )
 
 
 def _diverged(runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -216,12 +266,14 @@ def _diverged(runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _table(rows: list[dict[str, Any]], measures: Sequence[str], *, named: bool = True) -> str:
+def _table(
+    rows: list[dict[str, Any]], measures: Sequence[str], results: Results, *, named: bool = True
+) -> str:
     """Rows of the measures; ``named``: with a column for the GAN."""
     head = ["GAN"] * named + ["measure", "arm", "runs", "mean [95 %]"]
-    head += ["difference to the baseline [95 %]", "%"]
-    head += ["paired t, Holm", "verdict"]
+    head += ["change against the baseline [95 %]", "paired t, Holm", "verdict"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    deciding = results.deciding()
     for measure in measures:
         for row in rows:
             if row["measure"] != measure:
@@ -231,17 +283,30 @@ def _table(rows: list[dict[str, Any]], measures: Sequence[str], *, named: bool =
             cells.append(_with_interval(row["mean"], row["interval"]))
             found = row.get("difference")
             if found is None:
-                cells += [""] * 4
+                cells += [""] * 3
             else:
-                cells.append(_with_interval(found["mean"], found["interval"], sign="+"))
-                share = found["mean"] / row["baseline"] if row["baseline"] else float("nan")
-                # percents of a quantity that may be 0 or negative say nothing
-                cells.append("" if measure == "rank_correlation" else f"{100 * share:+.1f}")
+                cells.append(change(row))
                 cells.append("" if found.get("holm") is None else f"{found['holm']:.3f}")
-                waiting = "runs missing" if measure in DECIDING else ""
-                cells.append(found.get("verdict") or waiting)
+                verdict = found.get("verdict") or ("runs missing" if measure in deciding else "")
+                if found.get("look"):
+                    verdict += f" after {found['look']} pairs"
+                cells.append(verdict)
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def change(row: dict[str, Any]) -> str:
+    """A row's effect with Student's interval: "-2.2 % [-23.0, +18.6]", or a difference."""
+    found = row["difference"]
+    if found["mean"] != found["mean"]:
+        return "not defined"
+    if not row["ratio"]:
+        return _with_interval(found["mean"], found["interval"], sign="+")
+    text = f"{percent(found['mean']):+.1f} %"
+    if found["interval"] is None:
+        return text
+    low, high = (percent(end) for end in found["interval"])
+    return f"{text} [{low:+.1f}, {high:+.1f}]"
 
 
 def _classes(results: Results, gan: str) -> list[str]:
@@ -292,39 +357,32 @@ def _last_k(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _csv(runs: Sequence[dict[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for run in runs for name in final(run)))
+    names = list(dict.fromkeys(name for run in runs for name in values_of(run)))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["gan", "arm", "seed", *names])
     for run in runs:
-        values = final(run)
+        values = values_of(run)
         writer.writerow([run["gan"], run["arm"], run["seed"], *(values.get(n, "") for n in names)])
     return text.getvalue()
 
 
 def _primary(results: Results) -> str:
-    return next(name for name in PRIMARY if name in results.measures())
+    """The distance that verdicts are about."""
+    return next(name for name in results.measures() if name in DECIDING)
 
 
 def _with_interval(mean: float, found: list[float] | None, *, sign: str = "") -> str:
-    text = f"{mean:{sign}.{_digits(mean)}f}"
-    return text if found is None else f"{text} {_interval(mean, found, sign=sign or '-')}"
-
-
-def _interval(mean: float, found: list[float] | None, *, sign: str = "+") -> str:
-    """``found`` with as many digits as its mean has."""
+    digits = _digits(mean)
+    text = f"{mean:{sign}.{digits}f}"
     if found is None:
-        return ""
-    low, high = (f"{value:{sign}.{_digits(mean)}f}" for value in found)
-    return f"[{low}, {high}]"
+        return text
+    low, high = (f"{value:{sign or '-'}.{digits}f}" for value in found)
+    return f"{text} [{low}, {high}]"
 
 
 def _digits(mean: float) -> int:
     return 4 if abs(mean) < 0.1 else 3 if abs(mean) < 10 else 1
-
-
-def _file_name(gan: str) -> str:
-    return gan.replace(" ", "-")
 
 
 def _write(path: Path, text: str) -> None:

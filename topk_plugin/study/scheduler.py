@@ -1,6 +1,5 @@
-"""Several runs at once, and a live table of what is done and how long is left."""
+"""Several runs at once."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.study.live_table import LiveTable, last_step
 from topk_plugin.study.spec import RunSpec
 from topk_plugin.study.worker import RESULT
 
@@ -39,21 +39,7 @@ class _Job:
 
     def step(self) -> int:
         """The last step that the run logged."""
-        if self.done:
-            return self.spec.steps
-        log = self.folder / "metrics.jsonl"
-        try:
-            with open(log, "rb") as file:
-                file.seek(max(0, log.stat().st_size - 4096))
-                lines = file.read().splitlines()
-        except FileNotFoundError:
-            return 0
-        for line in reversed(lines):
-            try:
-                return int(json.loads(line)["step"])
-            except (ValueError, KeyError):  # cut off by the seek, or half written
-                continue
-        return 0
+        return self.spec.steps if self.done else last_step(self.folder)
 
 
 def jobs_at_once(threads: int) -> int:
@@ -99,25 +85,28 @@ def run_all(
     waiting = [job for job in jobs if not job.done]
     running: list[_Job] = []
     failures: list[str] = []
-    total = sum(job.spec.steps for job in jobs)
-    bar = tqdm(total=total, unit="step", disable=None, smoothing=0.02)
+    table = LiveTable(specs, root)
+
+    def tell(line: str) -> None:
+        table.clear()
+        say(line)
+
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                running.append(_start(waiting.pop(0), say))
+                running.append(_start(waiting.pop(0), tell))
             for job in list(running):
                 assert job.process is not None
                 if job.process.poll() is None:
                     continue
                 running.remove(job)
                 if job.done:
-                    say(f"{_count(jobs)} of {len(jobs)} runs done: {job.spec.name}; {_left(jobs)}")
+                    tell(f"{_count(jobs)} of {len(jobs)} runs done: {job.spec.name}; {_left(jobs)}")
                     after_each()
                 else:
                     failures.append(_failure(job))
-                    say(f"error: {failures[-1]}; the other runs go on")
-            bar.update(sum(job.step() for job in jobs) - bar.n)
-            bar.set_postfix_str(", ".join(f"{j.spec.name} {j.step():,}" for j in running))
+                    tell(f"error: {failures[-1]}; the other runs go on")
+            table.show(_left(jobs))
             time.sleep(1.0)
     finally:
         for job in running:
@@ -126,7 +115,7 @@ def run_all(
         for job in running:
             assert job.process is not None
             job.process.wait()
-        bar.close()
+        table.clear()
         for number, handler in previous.items():
             signal.signal(number, handler)
     if failures:
@@ -134,21 +123,8 @@ def run_all(
         raise UserError(f"{failures[0]}{more}; the same command tries again")
 
 
-def table(specs: Sequence[RunSpec], root: Path) -> str:
-    """What is done, as text: a line a GAN and arm."""
-    groups: dict[tuple[str, str], list[_Job]] = {}
-    for spec in specs:
-        groups.setdefault((spec.gan, spec.arm), []).append(_Job(spec, root / spec.name))
-    lines = [f"{'GAN':28} {'arm':9} {'runs done':>10} {'steps done':>20}"]
-    for (gan, arm), jobs in groups.items():
-        steps, total = sum(j.step() for j in jobs), sum(j.spec.steps for j in jobs)
-        done = f"{_count(jobs)} of {len(jobs)}"
-        lines.append(f"{gan:28} {arm:9} {done:>10} {f'{steps:,} of {total:,}':>20}")
-    return "\n".join(lines)
-
-
 def _stop(number: int, frame: FrameType | None) -> None:
-    tqdm.write("stopping: every run saves a checkpoint", file=sys.stderr)
+    print("stopping: every run saves a checkpoint", file=sys.stderr)
     raise Stopped
 
 

@@ -1,4 +1,4 @@
-"""What one training run of a comparison is, as plain data in a file."""
+"""What one training run of a study is, as plain data in a file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,7 +7,6 @@ from typing import Any
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write
-from topk_plugin.engine.config.config import Config
 
 FILE = "spec.json"
 
@@ -41,7 +40,7 @@ class RunSpec:
 
     Attributes:
         gan: what is compared: all runs of a GAN and a seed share weights, images and latents.
-        arm: which selection; "baseline" has none.
+        arm: which side of the comparison.
         seed: of weights, data order, latents and augmentation.
         config: the sections, as :meth:`topk_plugin.engine.config.config.Config.to_dict` has them.
         data: the images.
@@ -49,10 +48,12 @@ class RunSpec:
         precision: "fp32" or "bf16".
         threads: CPU threads of the process.
         device: "cpu" or "cuda".
-        extractor: "builtin" or "inception".
+        extractor: "builtin", "imagenet" or "inception".
         inception_weights: their file, or None.
         samples: generated images of a measurement.
-        looks: measurements along the training, that of step 0 not counted.
+        measured_at: the steps after which it is measured, beside step 0; the last is the end.
+        final_extractor: another extractor, for one more measurement at the end; None: none.
+        precision_choice: what :mod:`topk_plugin.study.precision` measured, for the records.
         studiogan: a StudioGAN checkout that trains it; None: the built-in trainer does.
     """
 
@@ -68,7 +69,9 @@ class RunSpec:
     extractor: str
     inception_weights: str | None
     samples: int
-    looks: int
+    measured_at: tuple[int, ...]
+    final_extractor: str | None = None
+    precision_choice: dict[str, Any] | None = None
     studiogan: str | None = None
 
     @property
@@ -79,7 +82,8 @@ class RunSpec:
     @property
     def steps(self) -> int:
         """Training steps."""
-        return Config.from_dict(self.config).OPTIMIZATION.total_steps
+        total: int = self.config["OPTIMIZATION"]["total_steps"]
+        return total
 
     def write(self, folder: Path) -> None:
         """Write ``folder/spec.json``.
@@ -102,18 +106,20 @@ class RunSpec:
         changed = [name for name in mine if mine[name] != before[name]]
         if changed:
             raise UserError(
-                f"{folder} holds a run with another {' and '.join(changed)}; give another folder "
-                "to --runs, or remove it"
+                f"{folder} holds a run with another {' and '.join(changed)}; give another folder, "
+                "or remove that one"
             )
 
     def _identity(self) -> dict[str, Any]:
         fields = asdict(self)
         fields["data"] = (self.data.name, *self.data.file_names)
         fields["studiogan"] = self.studiogan is not None
-        return {k: v for k, v in fields.items() if k not in ("threads", "inception_weights")}
+        free = ("threads", "inception_weights", "precision_choice")
+        return {name: value for name, value in fields.items() if name not in free}
 
     @classmethod
     def read(cls, folder: Path) -> "RunSpec":
         """What ``folder/spec.json`` says."""
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return cls(**content | {"data": Data(**content["data"])})
+        lists = {"data": Data(**content["data"]), "measured_at": tuple(content["measured_at"])}
+        return cls(**content | lists)

@@ -33,8 +33,9 @@ from topk_plugin.engine.run_folder import RunFolder
 from topk_plugin.engine.session import Session
 from topk_plugin.engine.stopping import Interrupted
 from topk_plugin.engine.trainer import Trainer
+from topk_plugin.evaluation.evaluator import Evaluator
 from topk_plugin.study import in_studiogan
-from topk_plugin.study.measures import Measures, critic_scores
+from topk_plugin.study.measures import METRICS, Measures, critic_scores
 from topk_plugin.study.spec import Data, RunSpec
 
 RESULT = "run.json"
@@ -107,13 +108,17 @@ def run(spec: RunSpec, folder: Path) -> None:
         "engine": "built in" if spec.studiogan is None else "StudioGAN",
         "hold_out": spec.hold_out,
         "precision": spec.precision,
+        "precision_choice": spec.precision_choice,
         "threads": spec.threads,
         "config": spec.config,
         **result,
         "images_per_step": trainer.images_per_step,
         "environment": {k: v for k, v in environment().items() if k != "started"},
     }
-    if spec.hold_out is not None and content["diverged_at_step"] is None:
+    diverged = content["diverged_at_step"] is not None
+    if spec.final_extractor is not None and not diverged:
+        content |= _at_the_end(spec, trainer, train)
+    if spec.hold_out is not None and not diverged:
         content["anomaly"] = anomaly_detection(trainer, test, spec.hold_out)
     write_json(folder / RESULT, content)
     run_folder.close()
@@ -135,7 +140,8 @@ def _train(
     options = RunOptions(
         seed=spec.seed,
         print_freq=min(50, max(1, spec.steps // 20)),
-        save_freq=-(-spec.steps // spec.looks),
+        save_freq=spec.steps,
+        measured_at=spec.measured_at,
         checkpoint_freq=-(-spec.steps // CHECKPOINTS),
         num_samples=spec.samples,
         command=command,
@@ -152,6 +158,26 @@ def _train(
     result = training.run()
     names = ("history", "measured_with", "diverged_at_step", "training_seconds")
     return {name: result[name] for name in names} | {"k_at_the_end": k_of(trainer.terms)}
+
+
+def _at_the_end(spec: RunSpec, trainer: Trainer, train: ImageSet) -> dict[str, Any]:
+    """One more measurement of the moving average's images, in other features."""
+    weights = spec.inception_weights
+    evaluator = Evaluator(
+        train,
+        metrics=METRICS,
+        extractor=spec.final_extractor or spec.extractor,
+        inception_weights=None if weights is None else Path(weights),
+        device=trainer.device,
+        seed=0,
+    )
+    values = evaluate_generator(
+        trainer.sampler(), trainer.config, evaluator, spec.samples, trainer.device
+    )
+    return {
+        "at_the_end": {f"final_{name}": value for name, value in values.items()},
+        "at_the_end_measured_with": evaluator.describe(spec.samples),
+    }
 
 
 def _train_in_studiogan(

@@ -4,26 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.paper.presets import (
-    ABLATIONS,
-    BASELINE,
-    CPU,
-    PRESETS,
-    check_floor,
-    config_of,
-    runs_of,
-)
+from benchmarks.paper.presets import ABLATIONS, ARMS, BASELINE, CPU, PRESETS
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.trainer import images_per_step
 from topk_plugin.study.spec import Data, RunSpec
+from topk_plugin.study.study import check_floor, runs_of
 
 IMAGES = {"CIFAR10": 50_000, "Digits": 1437}
 
 
 def specs_of(name: str, **choice: object) -> list[RunSpec]:
     preset = PRESETS[name]
-    data = config_of(preset.gans[0], "topk").DATA.name
-    given = {"device": "cpu", "threads": 1, "inception_weights": None} | choice
+    data = preset.gans[0].config_of(ARMS["topk"]).DATA.name
+    given = {"device": "cpu", "threads": 1, "inception_weights": None, "precision": "fp32"} | choice
     return runs_of(preset, data=Data(data, None, None), images=IMAGES[data], **given)
 
 
@@ -48,7 +41,7 @@ def test_the_cpu_preset_has_the_seeds_that_were_promised() -> None:
     seeds = {gan.name: gan.seeds for gan in CPU}
     assert seeds == {"DCGAN": 5, "SNGAN": 5, "BigGAN": 3, "ContraGAN": 3}
     for gan in CPU:
-        config = config_of(gan, "topk")
+        config = gan.config_of(ARMS["topk"])
         check_floor(config, IMAGES["CIFAR10"], 0.5)
         with pytest.raises(UserError, match="k reaches its floor at step"):
             check_floor(config, IMAGES["CIFAR10"], 0.3)
@@ -56,7 +49,7 @@ def test_the_cpu_preset_has_the_seeds_that_were_promised() -> None:
 
 def test_a_floor_that_comes_too_late_is_refused_with_the_gamma_that_would_do() -> None:
     slow = (*CPU[0].overrides, "LOSS.topk_gamma=0.999", "LOSS.topk_every=epoch")
-    late = config_of(replace(CPU[0], overrides=slow), "topk")
+    late = replace(CPU[0], overrides=slow).config_of(ARMS["topk"])
     with pytest.raises(UserError, match=r"LOSS\.topk_(gamma|every)="):
         check_floor(late, IMAGES["CIFAR10"], 0.5)
 
@@ -65,17 +58,17 @@ def test_ablations_without_a_baseline_of_their_own_share_its_settings() -> None:
     by_name = {gan.name: gan for gan in ABLATIONS}
     for gan in ABLATIONS:
         if gan.compared_with is None:
-            assert BASELINE in gan.arms
+            assert ARMS[BASELINE] in gan.arms
             continue
-        mine = config_of(gan, BASELINE)
-        shared = config_of(by_name[gan.compared_with], BASELINE)
+        mine = gan.config_of(ARMS[BASELINE])
+        shared = by_name[gan.compared_with].config_of(ARMS[BASELINE])
         assert replace(mine, LOSS=shared.LOSS) == shared
         without = {k: v for k, v in vars(mine.LOSS).items() if "topk" not in k}
         assert without == {k: v for k, v in vars(shared.LOSS).items() if "topk" not in k}
 
 
 def test_the_paper_preset_is_studiogans_full_size() -> None:
-    config = config_of(PRESETS["paper"].gans[0], "topk")
+    config = PRESETS["paper"].gans[0].config_of(ARMS["topk"])
     assert config.MODEL.g_conv_dim == 96
     assert config.OPTIMIZATION.total_steps == 100_000
     assert images_per_step(config) == 320
@@ -83,14 +76,14 @@ def test_the_paper_preset_is_studiogans_full_size() -> None:
 
 
 def test_fewer_runs_can_be_asked_for() -> None:
-    specs = specs_of("cpu", gans=["SNGAN"], arms=[BASELINE, "bottomk"], seeds=2)
+    specs = specs_of("cpu", gans=["SNGAN"], arms=[ARMS[BASELINE], ARMS["bottomk"]], seeds=2)
     names = ["SNGAN/baseline-0", "SNGAN/bottomk-0", "SNGAN/baseline-1", "SNGAN/bottomk-1"]
     assert [spec.name for spec in specs] == names
     # comparisons come with their baselines, of their own or of another GAN
-    names = [spec.name for spec in specs_of("cpu", gans=["SNGAN"], arms=["topk"], seeds=1)]
+    names = [spec.name for spec in specs_of("cpu", gans=["SNGAN"], arms=[ARMS["topk"]], seeds=1)]
     assert names == ["SNGAN/baseline-0", "SNGAN/topk-0"]
-    specs = specs_of("ablations", gans=["SNGAN-small nu 0.5"], arms=["topk"], seeds=1)
+    specs = specs_of("ablations", gans=["SNGAN-small nu 0.5"], arms=[ARMS["topk"]], seeds=1)
     names = [spec.name for spec in specs]
     assert names == ["SNGAN-small/baseline-0", "SNGAN-small nu 0.5/topk-0"]
-    with pytest.raises(UserError, match="'StyleGAN' is not in preset cpu; it has 'DCGAN', 'SNGAN'"):
+    with pytest.raises(UserError, match="'StyleGAN' is not in cpu; it has 'DCGAN', 'SNGAN'"):
         specs_of("cpu", gans=["StyleGAN"])

@@ -45,7 +45,7 @@ def curves(results: Results, gan: str, path: Path) -> None:
     arms = {arm: seeds for arm, seeds in results.runs[gan].items() if seeds}
     looks = styles(results.arm_names())
     runs = [run for seeds in arms.values() for run in seeds.values()]
-    measured = {name for run in runs for name in run["history"][-1]}
+    measured = {name for run in runs for look in run["history"] for name in look}
     names = [name for name in CURVES if name in measured]
     columns = 4
     rows = -(-len(names) // columns)
@@ -62,8 +62,11 @@ def curves(results: Results, gan: str, path: Path) -> None:
             ]
             for steps, values in lines:
                 axis.plot(steps, values, **looks[arm], alpha=0.25, linewidth=0.8)
-            mean = np.mean([values for _, values in lines], axis=0)
-            axis.plot(lines[0][0], mean, **looks[arm], label=f"{arm} ({len(lines)})")
+            # one that has diverged is shorter
+            longest = max((steps for steps, _ in lines), key=len)
+            whole = [values for steps, values in lines if len(steps) == len(longest)]
+            label = f"{arm} ({len(whole)})"
+            axis.plot(longest, np.mean(whole, axis=0), **looks[arm], label=label)
         axis.set_title(MEASURES[name], fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)

@@ -193,7 +193,7 @@ def _when_verdicts_come(study: Study) -> str:
 
 def _protocol(results: Results) -> list[str]:
     runs = list(results.all())
-    run = runs[0]
+    run = max(runs, key=lambda each: len(each["history"]))  # one that has not diverged
     with_, where = run["measured_with"], run["environment"]
     extractor = f"the {with_['extractor']} extractor"
     if "held_out_accuracy" in with_:
@@ -340,13 +340,19 @@ def _cost(results: Results) -> str:
                 continue
             runs = list(seeds.values())
             seconds = sum(run["training_seconds"] for run in runs)
-            images = sum(run["images_per_step"] * run["history"][-1]["step"] for run in runs)
+            images = sum(run["images_per_step"] * _last_step(run) for run in runs)
             cores = sum(run["training_seconds"] * run["threads"] for run in runs) / 3600
             lines.append(
                 f"| {gan} | {arm} | {len(runs)} | {_last_k(runs)} | {images / seconds:.0f} | "
                 f"{seconds / len(runs) / 60:.1f} | {cores:.2f} |"
             )
     return "\n".join(lines) + "\n\nTraining steps only; measuring comes on top."
+
+
+def _last_step(run: dict[str, Any]) -> int:
+    if run["diverged_at_step"] is not None:
+        return int(run["diverged_at_step"])
+    return int(run["history"][-1]["step"])
 
 
 def _last_k(runs: Sequence[dict[str, Any]]) -> str:

@@ -268,23 +268,34 @@ def _judge(results: Results, family: list[dict[str, Any]], measure: str, tests: 
     """Give the comparisons of one baseline their verdicts."""
     lower = measure not in HIGHER_IS_BETTER
     if not results.study.sequential:
-        complete = [row["difference"] for row in family if row["pairs"] == row["planned"]]
+        complete = [
+            row["difference"]
+            for row in family
+            if set(results.planned[row["gan"]][row["arm"]]) <= _over(results, row)
+        ]
         judge(complete, lower_is_better=lower, tests=tests)
         return
-    in_order = [_without_gaps(results.planned[row["gan"]][row["arm"]], row) for row in family]
+    in_order = [_without_gaps(results, row) for row in family]
     found = judge_in_turn(in_order, lower_is_better=lower, tests=tests)
     for row, each in zip(family, found, strict=True):
         row["difference"] |= each
 
 
-def _without_gaps(planned: Sequence[int], row: dict[str, Any]) -> list[float]:
-    """The effects of the first pairs, up to the first that is missing."""
+def _over(results: Results, row: dict[str, Any]) -> set[int]:
+    """The seeds of which the runs of both arms are over, with values or diverged."""
+    baseline = results.runs.get(results.reference(row["gan"]), {}).get(results.study.baseline, {})
+    return results.runs[row["gan"]][row["arm"]].keys() & baseline.keys()
+
+
+def _without_gaps(results: Results, row: dict[str, Any]) -> list[float]:
+    """The effects of the first pairs, up to the first that is not over; diverged ones have none."""
     by_seed = dict(zip(row["paired_seeds"], row["by_seed"], strict=True))
-    kept = []
-    for seed in planned:
-        if seed not in by_seed:
+    over, kept = _over(results, row), []
+    for seed in results.planned[row["gan"]][row["arm"]]:
+        if seed not in over:
             break
-        kept.append(by_seed[seed])
+        if seed in by_seed:
+            kept.append(by_seed[seed])
     return kept
 
 

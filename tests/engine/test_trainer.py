@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tests.engine.tiny import (
     CLASSES,
+    COMPANIONS,
     CONTRASTIVE,
     ICR,
     REGULARIZERS,
@@ -25,6 +26,7 @@ from topk_plugin.engine.methods.topk import k_of, topk_of
 from topk_plugin.engine.networks.self_attention import SelfAttention
 from topk_plugin.engine.trainer import Trainer
 
+METHODS = REGULARIZERS | COMPANIONS
 GANS = {"BigGAN": (), "ContraGAN": (CONTRASTIVE,), "BigGAN-ICR": (ICR,)}
 OFF = {"LOSS": {"apply_topk": False, "topk_gamma": "N/A", "topk_nu": "N/A"}}
 
@@ -134,9 +136,9 @@ def test_top_k_on_and_off_see_the_same_weights_data_and_latents() -> None:
     assert any(different)
 
 
-@pytest.mark.parametrize("name", REGULARIZERS)
+@pytest.mark.parametrize("name", METHODS)
 def test_resuming_with_a_regulariser_changes_nothing(name: str) -> None:
-    change = REGULARIZERS[name]
+    change = METHODS[name]
     uninterrupted = tiny_trainer(change)
     resumed = tiny_trainer(change)
     for _ in range(5):
@@ -149,16 +151,18 @@ def test_resuming_with_a_regulariser_changes_nothing(name: str) -> None:
     assert_same(whole_state(resumed), whole_state(uninterrupted))
 
 
-@pytest.mark.parametrize("name", REGULARIZERS)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_regulariser_changes_the_training(name: str) -> None:
     """Switched off, with all else as it was, the weights differ after three steps."""
-    change = REGULARIZERS[name]
+    change = METHODS[name]
     off = {
         section: {key: False for key, value in values.items() if value is True}
         for section, values in change.items()
     }
     if name == "label smoothing":
         off = {"LOSS": {"real_label": 1.0}}
+    if "adv_loss" in change.get("LOSS", {}):
+        off = {"LOSS": {"adv_loss": "hinge", "apply_gp": False, "real_label": 1.0}}
     runs = []
     for trainer in (tiny_trainer(change), tiny_trainer(change, off)):
         for _ in range(3):

@@ -77,6 +77,17 @@ REGULARIZERS: dict[str, dict] = {
 }
 
 
+COMPANIONS: dict[str, dict] = {
+    "SAN": {"LOSS": {"apply_san": True}},
+    "relativistic": {"LOSS": {"adv_loss": "relativistic"}},
+    "relativistic average": {"LOSS": {"adv_loss": "relativistic_average"}},
+    "R2": {"LOSS": {"apply_r2_reg": True, "r2_lambda": 1.0}},
+    "historical averaging": {"LOSS": {"apply_historical": True, "historical_lambda": 0.1}},
+    "masking": {"AUG": {"apply_masking": True, "mask_balance": 0.5}},
+    "selective matching": {"LOSS": {"apply_sfl": True, "sfl_share": 0.9}},
+}
+
+
 def tiny_config(*changes: dict) -> Config:
     sections = {name: dict(values) for name, values in BASE.items()}
     for change in changes:

@@ -5,6 +5,7 @@ every augmentation draws from the same random stream.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class Objectives:
         self._terms = terms
         self._critic_input = critic_input
         self._gradient_at_real = any(term.needs.gradient_at_real for term in terms)
+        self._gradient_at_fakes = any(term.needs.gradient_at_fakes for term in terms)
 
     def of_critic(self, real: Batch, fakes: Fakes, *, steps: int) -> dict[str, Tensor]:
         """The critic's loss and the parts of it that are logged too.
@@ -76,6 +78,8 @@ class Objectives:
         """
         if self._gradient_at_real:
             real = real._replace(images=real.images.detach().requires_grad_())
+        if self._gradient_at_fakes:
+            fakes = replace(fakes, images=fakes.images.detach().requires_grad_())
         real_out = self._look(real.images, real.labels)
         fake_out = self._look(fakes.images, fakes.labels)
         step = CriticStep(

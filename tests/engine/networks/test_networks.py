@@ -51,7 +51,7 @@ def test_shapes_also_at_batch_one(size, batch):
     ("conditioning", "keys"),
     [
         ("W/O", {"h", "adv_output", "label"}),
-        ("PD", {"h", "adv_output", "label"}),
+        ("PD", {"h", "adv_output", "label", "class_logit"}),
         ("AC", {"h", "adv_output", "label", "cls_output"}),
         ("2C", {"h", "adv_output", "label", "embed", "proxy"}),
         ("D2DCE", {"h", "adv_output", "label", "embed", "proxy"}),

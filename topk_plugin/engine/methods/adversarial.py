@@ -84,7 +84,7 @@ def least_square_generator(fake_logits: Tensor) -> Tensor:
     return 0.5 * (fake_logits - 1).square().mean()
 
 
-_CHOICE: Final = Key("LOSS", "adv_loss", "vanilla", OneOf((), studiogan=("MH",)))
+ADVERSARIAL_CHOICE: Final = Key("LOSS", "adv_loss", "vanilla", OneOf((), studiogan=("MH",)))
 
 
 def adversarial_method(
@@ -93,12 +93,26 @@ def adversarial_method(
     of_generator: Callable[[Tensor], Tensor],
 ) -> Method:
     """The method of one value of LOSS.adv_loss; see :class:`AdversarialLoss`."""
+    loss = _LOSSES[name] = AdversarialLoss(of_critic, of_generator)
     return Method(
         name,
         on=When("LOSS", "adv_loss", (name,)),
-        term=lambda settings: AdversarialLoss(of_critic, of_generator),
-        keys=(_CHOICE,),
+        term=lambda settings: loss,
+        keys=(ADVERSARIAL_CHOICE,),
     )
+
+
+_LOSSES: Final[dict[str, AdversarialLoss]] = {}
+
+
+def has_logit_losses(name: str) -> bool:
+    """Whether a value of LOSS.adv_loss is made of losses of single logits."""
+    return name in _LOSSES
+
+
+def adversarial_loss(name: str) -> AdversarialLoss:
+    """The loss of a value of LOSS.adv_loss."""
+    return _LOSSES[name]
 
 
 ADVERSARIAL_LOSSES: Final = (

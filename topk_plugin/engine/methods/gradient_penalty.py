@@ -89,6 +89,18 @@ class R1Penalty(Term):
         yield self._weight * r1_penalty(step.real_out["adv_output"], step.real.images)
 
 
+class R2Penalty(Term):
+    """LOSS.r2_lambda times half the squared gradient at fakes (Mescheder et al. 2018, eq. 10)."""
+
+    needs = Needs(second_derivatives=True, gradient_at_fakes=True)
+
+    def __init__(self, settings: Settings) -> None:
+        self._weight: float = settings.LOSS.r2_lambda
+
+    def critic_terms(self, step: CriticStep) -> Iterator[Tensor]:
+        yield self._weight * r1_penalty(step.fake_out["adv_output"], step.fakes.images)
+
+
 def _check_r1(settings: Settings) -> None:
     if settings.LOSS.r1_place == "outside_loop":
         raise UserError(
@@ -117,4 +129,13 @@ R1: Final = Method(
         Key("LOSS", "r1_lambda", None, Number(at_least=0.0), needed=True),
     ),
     check=_check_r1,
+)
+R2: Final = Method(
+    "R2",
+    on=When("LOSS", "apply_r2_reg"),
+    term=R2Penalty,
+    keys=(
+        switch("LOSS", "apply_r2_reg", ours=True),
+        Key("LOSS", "r2_lambda", None, Number(at_least=0.0), ours=True, needed=True),
+    ),
 )

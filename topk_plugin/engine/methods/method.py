@@ -29,13 +29,15 @@ class Needs:
         nearby: radius of the latent vectors beside each latent vector, whose images
             :attr:`Fakes.nearby` then holds (zCR).
         real_in_generator_update: a real batch in each of the generator's losses.
-        gradient_at_real: real images require grad before the critic sees them.
+        gradient_at_real, gradient_at_fakes: images require grad before the critic sees them, in
+            the critic's update.
         second_derivatives: the critic's gradient is part of its loss.
     """
 
     nearby: float | None = None
     real_in_generator_update: bool = False
     gradient_at_real: bool = False
+    gradient_at_fakes: bool = False
     second_derivatives: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
@@ -50,6 +52,7 @@ class Needs:
             self.nearby if other.nearby is None else other.nearby,
             self.real_in_generator_update or other.real_in_generator_update,
             self.gradient_at_real or other.gradient_at_real,
+            self.gradient_at_fakes or other.gradient_at_fakes,
             self.second_derivatives or other.second_derivatives,
         )
 

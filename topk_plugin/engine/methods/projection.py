@@ -19,8 +19,14 @@ CONDITIONING: Final = Key(
 )
 
 
+CLASS_LOGIT: Final = "class_logit"
+
+
 class ProjectionHead(Head):
-    """The score gets the product of features and class embedding (arXiv 1802.05637)."""
+    """The score gets the product of features and class embedding (arXiv 1802.05637).
+
+    The product alone is in the output "class_logit", [N].
+    """
 
     def add_layers(self, critic: Any, features: int, layers: Layers) -> None:
         super().add_layers(critic, features, layers)
@@ -29,7 +35,10 @@ class ProjectionHead(Head):
     def outputs(self, critic: Any, h: Tensor, labels: Tensor) -> Outputs:
         outputs = super().outputs(critic, h, labels)
         projected = (critic.embedding(labels) * h).sum(1)
-        return outputs | {"adv_output": outputs["adv_output"] + projected}
+        return outputs | {
+            "adv_output": outputs["adv_output"] + projected,
+            CLASS_LOGIT: projected,
+        }
 
 
 UNCONDITIONAL: Final = Method(

@@ -23,11 +23,16 @@ from topk_plugin.engine.methods.data_to_data import DATA_TO_DATA
 from topk_plugin.engine.methods.differentiable_augmentation import DIFF_AUGMENT
 from topk_plugin.engine.methods.ema import MOVING_AVERAGE
 from topk_plugin.engine.methods.feature_matching import FEATURE_MATCHING
-from topk_plugin.engine.methods.gradient_penalty import GRADIENT_PENALTY, R1
+from topk_plugin.engine.methods.gradient_penalty import GRADIENT_PENALTY, R1, R2
+from topk_plugin.engine.methods.historical_averaging import HISTORICAL_AVERAGING
 from topk_plugin.engine.methods.label_smoothing import LABEL_SMOOTHING
 from topk_plugin.engine.methods.lecam import LECAM
+from topk_plugin.engine.methods.masking import MASKING
 from topk_plugin.engine.methods.method import Method, Needs, Term
 from topk_plugin.engine.methods.projection import PROJECTION, UNCONDITIONAL
+from topk_plugin.engine.methods.relativistic import RELATIVISTIC_LOSSES
+from topk_plugin.engine.methods.san import SAN
+from topk_plugin.engine.methods.selective_matching import SELECTIVE_MATCHING
 from topk_plugin.engine.methods.topk import TOP_K
 
 ENTRY_POINTS: Final = "topk_plugin.methods"
@@ -35,8 +40,12 @@ ENTRY_POINTS: Final = "topk_plugin.methods"
 BUILT_IN: Final[tuple[Method, ...]] = (
     TOP_K,
     DIFF_AUGMENT,
+    MASKING,
+    SELECTIVE_MATCHING,
     *ADVERSARIAL_LOSSES,
+    *RELATIVISTIC_LOSSES,
     LABEL_SMOOTHING,
+    SAN,
     UNCONDITIONAL,
     PROJECTION,
     AUXILIARY_CLASSIFIER,
@@ -49,6 +58,8 @@ BUILT_IN: Final[tuple[Method, ...]] = (
     GRADIENT_PENALTY,
     LECAM,
     R1,
+    R2,
+    HISTORICAL_AVERAGING,
     MOVING_AVERAGE,
 )
 

@@ -162,3 +162,19 @@ def test_wrong_progress_and_batch_are_named() -> None:
         KSchedule().fraction(-1)
     with pytest.raises(ValueError, match="batch_size"):
         KSchedule().k(0, 0)
+
+
+@given(
+    st.floats(0.3, 0.99),
+    st.floats(0.05, 1),
+    st.none() | st.tuples(st.floats(0, 60), st.floats(0, 30)),
+    st.integers(1, 300),
+)
+def test_the_lowest_k_is_met_first_where_a_walk_meets_it(
+    gamma: float, nu: float, release: tuple[float, float] | None, batch_size: int
+) -> None:
+    ends = (None, None) if release is None else (release[0], sum(release))
+    schedule = KSchedule(gamma, nu, "epoch", *ends)
+    walk = [schedule.k(progress, batch_size) for progress in range(400)]
+    assert walk[schedule.progress_to_lowest_k(batch_size)] == min(walk)
+    assert walk.index(min(walk)) == schedule.progress_to_lowest_k(batch_size)

@@ -1,6 +1,5 @@
 """What a run is going to do, said before it does it."""
 
-import bisect
 import math
 
 from topk_plugin.engine.config.config import Config
@@ -42,10 +41,7 @@ def steps_to_floor(config: Config, steps_per_epoch: float) -> float | None:
         return None
     if math.isinf(schedule.progress_to_floor):
         return math.inf
-    latest = math.ceil(schedule.progress_to_floor)
-    floor = schedule.lowest_k(batch)
-    # k is a whole number and may get there before the fraction does
-    periods = bisect.bisect_left(range(latest), -floor, key=lambda e: -schedule.k(e, batch))
+    periods = schedule.progress_to_lowest_k(batch)
     if schedule.every == "epoch":
         return math.ceil(periods * steps_per_epoch)
     return math.ceil(periods * schedule.every / config.OPTIMIZATION.g_updates_per_step)

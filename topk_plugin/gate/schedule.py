@@ -127,18 +127,18 @@ class KSchedule:
             return self.k(0, batch_size)
         return min(self.k(math.floor(lowest), batch_size), self.k(math.ceil(lowest), batch_size))
 
-    def progress_to_lowest_k(self, batch_size: int) -> float:
+    def progress_to_lowest_k(self, batch_size: int) -> int:
         """The whole progress at which k is :meth:`lowest_k` for the first time.
 
-        k is a whole number, and may be there before the fraction is at its lowest. Infinity where
-        no sample is ever dropped.
+        k is a whole number, and may be there before the fraction is at its lowest. 0 where no
+        sample is ever dropped.
 
         Raises:
             ValueError: batch_size is under 1.
         """
         lowest = self.lowest_k(batch_size)
         if lowest == batch_size:
-            return math.inf
+            return 0
         falling = range(math.floor(self.progress_to_floor) + 1)
         return bisect.bisect_left(falling, -lowest, key=lambda p: -self.k(p, batch_size))
 

@@ -9,7 +9,7 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.base.run_log import RunLog
 from topk_plugin.gate import ranks as distributed
 from topk_plugin.studiogan import acceleration
-from topk_plugin.studiogan.divergence import DivergenceWatch
+from topk_plugin.studiogan.divergence_watch import DivergenceWatch
 from topk_plugin.studiogan.drivers import GateDriver, SliceDriver
 from topk_plugin.studiogan.flags import TopKFlags
 from topk_plugin.studiogan.plan_line import plan_line

@@ -5,8 +5,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from topk_plugin.engine.divergence import describe_not_finite, not_finite
 
 LOSSES = {
     "gen_acml_loss": "generator's loss",
@@ -55,18 +56,17 @@ class DivergenceWatch:
             worker: StudioGAN's WORKER.
             step: steps that are over.
         """
-        wrong = []
         for name, words in NETWORKS.items():
             network = getattr(worker, name, None)
-            if isinstance(network, nn.Module) and not _is_finite(network):
-                wrong.append(words)
-        if wrong:
-            self._logger.warning(
-                "Diverged: weights of the %s are not finite at step %d. Its pictures and metrics "
-                "mean nothing; go on from an earlier checkpoint (-best has the best one).",
-                " and the ".join(wrong),
-                step,
-            )
+            wrong = not_finite(network.state_dict()) if isinstance(network, nn.Module) else []
+            if wrong:
+                self._logger.warning(
+                    "Diverged: of the %s, %s at step %d. Its pictures and metrics mean nothing; go "
+                    "on from an earlier checkpoint (-best has the best one).",
+                    words,
+                    describe_not_finite(wrong),
+                    step,
+                )
 
 
 def _number(value: Any) -> float:
@@ -75,9 +75,3 @@ def _number(value: Any) -> float:
         return float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError):
         return 0.0
-
-
-def _is_finite(network: nn.Module) -> bool:
-    values: list[Tensor] = [*network.parameters(), *network.buffers()]
-    floats = [v.detach() for v in values if v.is_floating_point() or v.is_complex()]
-    return not floats or bool(torch.stack([v.isfinite().all() for v in floats]).all())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from topk_plugin.studiogan.divergence import DivergenceWatch
+from topk_plugin.studiogan.divergence_watch import DivergenceWatch
 
 NAN, INFINITE = torch.tensor(float("nan")), torch.tensor(float("inf"))
 
@@ -58,10 +58,11 @@ def test_a_weight_or_statistic_that_is_not_finite_is_told(
     with torch.no_grad():
         networks[network].weight[1] = torch.nan
     watch.look_at_networks(worker, 300)
-    assert f"weights of {words} are not finite at step 300" in caplog.records[0].getMessage()
+    said = f"of {words}, weight is not finite at step 300"
+    assert said in caplog.records[0].getMessage()
     networks[network].weight.data.fill_(1)
     watch.look_at_networks(worker, 400)
     assert len(caplog.records) == 1
     networks[network].running_var[2] = torch.inf
     watch.look_at_networks(worker, 500)
-    assert f"{words} are not finite at step 500" in caplog.records[1].getMessage()
+    assert f"of {words}, running_var is not finite at step 500" in caplog.records[1].getMessage()

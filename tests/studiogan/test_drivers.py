@@ -13,11 +13,13 @@ from torch import Tensor
 
 from tests.studiogan.small_worker import CLASSES, Z_DIM, configurations, worker
 from topk_plugin import KSchedule, NoEffectWarning, keep_mask
-from topk_plugin.studiogan.drivers import GateDriver, SliceDriver, margin
+from topk_plugin.gate.progress import Progress
+from topk_plugin.studiogan.drivers import GateDriver, OffDriver, SliceDriver, margin
 from topk_plugin.studiogan.flags import TopKFlags
-from topk_plugin.studiogan.resume import Resumed
+from topk_plugin.studiogan.resume import Resumed, progress_of
 
 BATCH = 8
+AT_THE_FLOOR = Resumed(0, 0, {"steps": 0, "epochs": 1000})
 
 
 def flags(**changes: Any) -> TopKFlags:
@@ -26,13 +28,17 @@ def flags(**changes: Any) -> TopKFlags:
     return read
 
 
-def gate_driver(gan: Any, **changes: Any) -> GateDriver:
+def gate_driver(gan: Any, resumed: Resumed | None = None, **changes: Any) -> GateDriver:
     read = flags(**changes)
-    return GateDriver(read, read.schedule(10), gan)
+    updates = gan.OPTIMIZATION.g_updates_per_step
+    state = None if resumed is None else resumed.state
+    return GateDriver(read, read.schedule(10), progress_of(resumed, updates), gan, state)
 
 
-def slice_driver(**changes: Any) -> SliceDriver:
-    return SliceDriver(flags(topk_mode="slice", **changes).schedule(10))
+def slice_driver(gan: Any, resumed: Resumed | None = None, **changes: Any) -> SliceDriver:
+    updates = gan.OPTIMIZATION.g_updates_per_step
+    schedule = flags(topk_mode="slice", **changes).schedule(10)
+    return SliceDriver(schedule, progress_of(resumed, updates))
 
 
 def sample(seed: int, batch: int = BATCH) -> tuple[Tensor, Tensor]:
@@ -90,8 +96,7 @@ def test_margin_raises_what_the_multi_hinge_loss_lowers() -> None:
 
 def test_the_gradient_is_that_of_the_kept_samples_alone() -> None:
     gan = worker()
-    driver = gate_driver(gan)
-    driver.load(Resumed(0, 0, {"steps": 0, "epochs": 1000}), 1)
+    driver = gate_driver(gan, AT_THE_FLOOR)
     gradient = step(driver, gan, seed=3)
 
     reference = worker()
@@ -130,7 +135,7 @@ def test_updates_are_counted_each(updates: int) -> None:
     for seed in range(4):
         step(driver, gan, seed)
     assert driver.state_dict()["steps"] == 4 * updates
-    assert driver.progress == 0
+    assert driver.progress == Progress(4 * updates, 0)
 
 
 def test_topk_every_counts_updates_and_not_steps() -> None:
@@ -139,7 +144,7 @@ def test_topk_every_counts_updates_and_not_steps() -> None:
     kept = []
     for seed in range(4):
         step(driver, gan, seed)
-        kept.append((driver.progress, int(driver.topk.stats.k)))
+        kept.append((driver.progress.of(driver.schedule), int(driver.topk.stats.k)))
     # after 3, 6, 9, 12 updates; the last batch was that of update 2, 5, 8, 11 (from 0)
     schedule = KSchedule(0.9, 0.5)
     assert kept == [(n * 3 // 2, schedule.k((n * 3 - 1) // 2, BATCH)) for n in range(1, 5)]
@@ -209,8 +214,7 @@ def test_the_critic_call_of_latent_optimisation_is_left_out() -> None:
         return -keep(gan.Dis(images, label)["adv_output"]).mean()
 
     gan = worker(apply_lo=True)
-    driver = gate_driver(gan)
-    driver.load(Resumed(0, 0, {"steps": 0, "epochs": 1000}), 1)
+    driver = gate_driver(gan, AT_THE_FLOOR)
     with driver.generator_step(gan, losses):
         generator_loss(gan, lambda scores: scores).backward()
         gan.OPTIMIZATION.g_optimizer.step()
@@ -223,8 +227,7 @@ def test_the_critic_call_of_latent_optimisation_is_left_out() -> None:
 
     # and it matters: with that call gated too the gradient is another one
     gated = worker(apply_lo=False)
-    other = gate_driver(gated)
-    other.load(Resumed(0, 0, {"steps": 0, "epochs": 1000}), 1)
+    other = gate_driver(gated, AT_THE_FLOOR)
     with other.generator_step(gated, losses):
         generator_loss(gated, lambda scores: scores).backward()
     wrong = torch.cat([p.grad.flatten() for p in gated.Gen.parameters()])
@@ -260,13 +263,13 @@ def test_keep_rates_need_a_conditional_generator() -> None:
 
 def test_the_slice_leaves_the_step_alone_and_counts() -> None:
     gan = worker(g_updates_per_step=2)
-    driver = slice_driver(topk_every=4)
+    driver = slice_driver(gan, topk_every=4)
     for _ in range(3):
         with driver.generator_step(gan, None):
             assert gan.LOSS.apply_topk is True
     driver.end_epoch()
     assert driver.state_dict() == {"steps": 6, "epochs": 1}
-    assert driver.progress == 1
+    assert driver.progress.of(driver.schedule) == 1
     assert not gan.Dis._forward_pre_hooks
 
 
@@ -281,9 +284,12 @@ def saved(driver: Any) -> dict[str, Any]:
     return torch.load(file, weights_only=True)
 
 
-def make(mode: str, **changes: Any) -> tuple[Any, Any]:
-    gan = worker()
-    return (gate_driver(gan, **changes) if mode == "gate" else slice_driver(**changes)), gan
+def make(
+    mode: str, resumed: Resumed | None = None, updates: int = 1, **changes: Any
+) -> tuple[Any, Any]:
+    gan = worker(g_updates_per_step=updates)
+    driver = gate_driver if mode == "gate" else slice_driver
+    return driver(gan, resumed, **changes), gan
 
 
 def run(driver: Any, gan: Any, steps: int, epochs: int) -> None:
@@ -302,13 +308,11 @@ def run(driver: Any, gan: Any, steps: int, epochs: int) -> None:
 def test_progress_goes_on_over_modes_and_batch_sizes(before: str, now: str, every: Any) -> None:
     first, gan = make(before, topk_every=every)
     run(first, gan, steps=5, epochs=3)
-    second, _ = make(now, topk_every=every)
     # StudioGAN's own numbers say something else; the state counts
-    second.load(Resumed(99, 9, saved(first)), 1)
-    assert second.progress == first.progress == (3 if every == "epoch" else 2)
+    second, _ = make(now, Resumed(99, 9, saved(first)), topk_every=every)
+    assert second.progress == first.progress == Progress(5, 3)
     state = second.state_dict()
     assert (state["steps"], state["epochs"]) == (5, 3)
-    assert second.schedule.k(second.progress, 64) == KSchedule(0.9, 0.5).k(first.progress, 64)
 
 
 @pytest.mark.parametrize("mode", ["gate", "slice"])
@@ -317,13 +321,22 @@ def test_top_k_that_comes_later_starts_where_it_would_have_been(
     mode: str, every: Any, progress: int
 ) -> None:
     """A checkpoint of StudioGAN's own; -freezeD has none, and steps and epochs of 0."""
-    driver, _ = make(mode, topk_every=every)
-    driver.load(Resumed(1000, 30, None), 2)
-    assert driver.progress == progress
+    driver, _ = make(mode, Resumed(1000, 30, None), updates=2, topk_every=every)
+    assert driver.progress.of(driver.schedule) == progress
     assert {name: driver.state_dict()[name] for name in ("steps", "epochs")} == {
         "steps": 2000,
         "epochs": 30,
     }
+
+
+def test_the_state_goes_on_through_a_part_without_top_k() -> None:
+    gan = worker(g_updates_per_step=2)
+    driver = OffDriver(Progress(10, 3), {"steps": 10, "epochs": 3, "generator_state": "kept"})
+    for _ in range(4):
+        with driver.generator_step(gan, None):
+            assert gan.LOSS.apply_topk is True
+    driver.end_epoch()
+    assert driver.state_dict() == {"steps": 18, "epochs": 4, "generator_state": "kept"}
 
 
 def test_the_random_policy_goes_on_with_its_own_numbers() -> None:
@@ -337,7 +350,6 @@ def test_the_random_policy_goes_on_with_its_own_numbers() -> None:
     random = {"topk_policy": "random", "topk_gamma": 0.5, "topk_every": 1}
     first, gan = make("gate", **random)
     start = masks(first, gan, range(3))
-    second, fresh = make("gate", **random)
-    second.load(Resumed(3, 0, saved(first)), 1)
+    second, fresh = make("gate", Resumed(3, 0, saved(first)), **random)
     whole, other = make("gate", **random)
     assert start + masks(second, fresh, range(3, 6)) == masks(whole, other, range(6))

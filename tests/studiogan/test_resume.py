@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from topk_plugin.gate.progress import Progress
 from topk_plugin.studiogan.resume import (
     STATE_KEY,
-    CarriedState,
     Resumed,
     Resumption,
     progress_of,
@@ -36,14 +35,8 @@ def test_the_plugins_state_goes_before_studiogans_counters(
     assert progress_of(resumed, updates) == Progress(steps, epochs)
 
 
-def test_a_state_goes_on_through_a_part_without_top_k() -> None:
-    carried = CarriedState({"steps": 10, "epochs": 3, "generator_state": "kept"})
-    worker = SimpleNamespace(OPTIMIZATION=SimpleNamespace(g_updates_per_step=2))
-    for _ in range(4):
-        with carried.generator_step(worker):
-            pass
-    carried.end_epoch()
-    assert carried.state_dict() == {"steps": 18, "epochs": 4, "generator_state": "kept"}
+def test_a_new_run_begins_at_nought() -> None:
+    assert progress_of(None, 2) == Progress(0, 0)
 
 
 # --- what StudioGAN has just loaded ------------------------------------------------------------

@@ -2,18 +2,19 @@
 
 import inspect
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.run_log import RunLog
 from topk_plugin.gate import ranks as distributed
+from topk_plugin.gate.progress import Progress
+from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.studiogan import acceleration
 from topk_plugin.studiogan.divergence_watch import DivergenceWatch
-from topk_plugin.studiogan.drivers import GateDriver, SliceDriver
+from topk_plugin.studiogan.drivers import GateDriver, OffDriver, SliceDriver
 from topk_plugin.studiogan.flags import TopKFlags
 from topk_plugin.studiogan.plan_line import plan_line
-from topk_plugin.studiogan.resume import STATE_KEY, CarriedState, Resumption
+from topk_plugin.studiogan.resume import STATE_KEY, Resumption, progress_of
 from topk_plugin.studiogan.swap import swapped
 from topk_plugin.studiogan.wandb_bridge import WandbBridge
 
@@ -65,8 +66,7 @@ class TopKWorker(_Base):
     _resumption: Resumption
     _accelerated: bool
 
-    _driver: GateDriver | SliceDriver | None = None
-    _carried: CarriedState | None = None  # of an earlier part of the run, while top-k is off
+    _driver: GateDriver | SliceDriver | OffDriver | None = None
     _last_k: int | None = None  # of the last generator step
     _shown_k: int | None = None  # what `topk` is while StudioGAN logs
     _timed_step = 0
@@ -88,30 +88,30 @@ class TopKWorker(_Base):
         flags = TopKFlags.of(self.cfgs)
         if not trains:
             return
+        state = None if resumed is None else resumed.state
+        progress = progress_of(resumed, self.OPTIMIZATION.g_updates_per_step)
         if flags is None:
-            if resumed is not None and resumed.state is not None:
-                self._carried = CarriedState(resumed.state)
+            self._driver = None if state is None else OffDriver(progress, state)
             return
         schedule = flags.schedule(self._steps_per_epoch)
         if flags.mode == "gate":
-            self._driver = GateDriver(flags, schedule, self)
+            self._driver = GateDriver(flags, schedule, progress, self, state)
         else:
-            self._driver = SliceDriver(schedule)
-        if resumed is not None:
-            self._driver.load(resumed, self.OPTIMIZATION.g_updates_per_step)
+            self._driver = SliceDriver(schedule, progress)
         if self.global_rank == 0:
             step = resumed.step if resumed is not None else 0
-            self.logger.info(self._plan(flags, step))
+            self.logger.info(self._plan(flags, schedule, progress, step))
 
     # StudioGAN's own k, which it sets and anneals itself; with top-k on it follows the plugin's
     # schedule, which is right after any resume and is never under 1.
     @property
     def topk(self) -> Any:
-        if self._driver is None:
+        driver = self._driver
+        if driver is None or isinstance(driver, OffDriver):
             return self._studiogan_k
         if self._shown_k is not None:
             return self._shown_k
-        return self._driver.schedule.k(self._driver.progress, self.OPTIMIZATION.batch_size)
+        return driver.schedule.k(driver.progress.of(driver.schedule), self.OPTIMIZATION.batch_size)
 
     @topk.setter
     def topk(self, value: Any) -> None:
@@ -120,27 +120,21 @@ class TopKWorker(_Base):
     def sample_data_basket(self) -> Any:
         before = self.epoch_counter
         basket = super().sample_data_basket()
-        counting = self._driver or self._carried
-        if counting is not None:
+        if self._driver is not None:
             for _ in range(self.epoch_counter - before):
-                counting.end_epoch()
+                self._driver.end_epoch()
         return basket
 
     def train_generator(self, current_step: int) -> Any:
         if self._timed_at == 0.0:
             self._timed_step, self._timed_at = current_step, time.perf_counter()
-        used_k = self.topk if self._driver is not None else None
-        with self._around_generator_step():
+        if self._driver is None:
+            return super().train_generator(current_step=current_step)
+        used_k = self.topk
+        with self._driver.generator_step(self, self._studiogan.losses):
             loss = super().train_generator(current_step=current_step)
         self._last_k = used_k
         return loss
-
-    def _around_generator_step(self) -> AbstractContextManager[None]:
-        if self._driver is not None:
-            return self._driver.generator_step(self, self._studiogan.losses)
-        if self._carried is not None:
-            return self._carried.generator_step(self)
-        return nullcontext()
 
     def log_train_statistics(self, current_step: int, **losses: Any) -> None:
         # StudioGAN logs the k of the step just done; the schedule may have moved on since
@@ -153,7 +147,7 @@ class TopKWorker(_Base):
         scalars = self._speed(current_step)
         if isinstance(self._driver, GateDriver):
             scalars |= self._driver.monitor.scalars()
-        elif self._driver is not None:
+        elif isinstance(self._driver, SliceDriver):
             assert self._last_k is not None
             scalars["topk/k"] = float(self._last_k)
             scalars["topk/fraction_kept"] = self._last_k / self.OPTIMIZATION.batch_size
@@ -173,11 +167,10 @@ class TopKWorker(_Base):
 
     def save(self, step: int, is_best: bool) -> None:
         self._divergence.look_at_networks(self, step)
-        counting = self._driver or self._carried
-        if counting is None:
+        if self._driver is None:
             super().save(step=step, is_best=is_best)
             return
-        state, original = counting.state_dict(), self._studiogan.misc.save_model
+        state, original = self._driver.state_dict(), self._studiogan.misc.save_model
 
         def save_model(*args: Any, model: str, states: dict[str, Any], **kwargs: Any) -> None:
             if model == "D":
@@ -198,8 +191,7 @@ class TopKWorker(_Base):
         matching = self.OPTIMIZATION.g_updates_per_step * self.OPTIMIZATION.acml_steps
         return len(self.train_dataloader) / (1 + matching * self.LOSS.apply_fm)
 
-    def _plan(self, flags: TopKFlags, step: int) -> str:
-        assert self._driver is not None
+    def _plan(self, flags: TopKFlags, schedule: KSchedule, progress: Progress, step: int) -> str:
         batch = self.OPTIMIZATION.batch_size
         if flags.scope == "global":
             batch *= distributed.world_size()
@@ -208,8 +200,8 @@ class TopKWorker(_Base):
             steps_each = flags.every / self.OPTIMIZATION.g_updates_per_step
         return plan_line(
             flags,
-            self._driver.schedule,
-            progress=self._driver.progress,
+            schedule,
+            progress=progress.of(schedule),
             batch_size=batch,
             step=step,
             total_steps=self.OPTIMIZATION.total_steps,

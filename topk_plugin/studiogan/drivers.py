@@ -12,7 +12,6 @@ from topk_plugin.gate.progress import Progress
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.topk import TopK
 from topk_plugin.studiogan.flags import TopKFlags
-from topk_plugin.studiogan.resume import Resumed, progress_of
 from topk_plugin.studiogan.swap import swapped
 
 
@@ -34,18 +33,30 @@ class GateDriver:
     Args:
         flags: checked flags.
         schedule: theirs.
+        progress: of the run; moved here.
         worker: StudioGAN's WORKER, whose critic (with its parallel wrapper) is gated.
+        state: of the checkpoint that the run goes on from, if it has one.
     """
 
-    def __init__(self, flags: TopKFlags, schedule: KSchedule, worker: Any) -> None:
-        self.schedule = schedule
+    def __init__(
+        self,
+        flags: TopKFlags,
+        schedule: KSchedule,
+        progress: Progress,
+        worker: Any,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.schedule, self.progress = schedule, progress
         self.topk = TopK(
             schedule,
             policy=flags.policy,
             scope=flags.scope,
             normalize=flags.normalize,
             seed=worker.RUN.seed,
+            progress=progress,
         )
+        # a slice's state holds less than a gate's
+        self.topk.load_state_dict({**self.topk.state_dict(), **(state or {})})
         multi_hinge = worker.LOSS.adv_loss == "MH"
         # the labels of a generator that is given none are noise: no keep rates of them
         conditional = worker.MODEL.g_cond_mtd != "W/O"
@@ -60,11 +71,6 @@ class GateDriver:
         self._in_generator_step = False
         worker.Dis.register_forward_pre_hook(self._remember_fakes)
         worker.OPTIMIZATION.g_optimizer.register_step_post_hook(self._after_update)
-
-    @property
-    def progress(self) -> int:
-        """Epochs, or blocks of steps, that are over."""
-        return self.topk.progress.of(self.schedule)
 
     @contextmanager
     def generator_step(self, worker: Any, losses: Any) -> Iterator[None]:
@@ -97,23 +103,17 @@ class GateDriver:
 
     def end_epoch(self) -> None:
         """One pass over the data is over."""
+        self.progress.end_epoch()
         self.topk.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
         """For the critic's checkpoint."""
         return self.topk.state_dict()
 
-    def load(self, resumed: Resumed, updates_per_step: int) -> None:
-        """Go on where a checkpoint was; see :func:`~topk_plugin.studiogan.resume.progress_of`."""
-        state = dict(resumed.state or {})
-        if "generator_state" not in state:  # StudioGAN's, or the slice's
-            progress = progress_of(resumed, updates_per_step)
-            state |= self.topk.state_dict() | progress.state_dict()
-        self.topk.load_state_dict(state)
-
     def _after_update(self, *_: Any) -> None:
         # StyleGAN's path length regularisation takes optimizer steps too, without the critic
         if self._in_generator_step and self.topk.acted:
+            self.progress.end_step()
             self.topk.end_step()
             self._updates += 1
 
@@ -123,31 +123,52 @@ class GateDriver:
 
 
 class SliceDriver:
-    """Leaves StudioGAN's slice in place and gives it a k that is right after any resume."""
+    """Leaves StudioGAN's slice in place and gives it a k that is right after any resume.
 
-    def __init__(self, schedule: KSchedule) -> None:
-        self.schedule = schedule
-        self._progress = Progress()
+    Args:
+        schedule: of k.
+        progress: of the run; moved here.
+    """
 
-    @property
-    def progress(self) -> int:
-        """Epochs, or blocks of steps, that are over."""
-        return self._progress.of(self.schedule)
+    def __init__(self, schedule: KSchedule, progress: Progress) -> None:
+        self.schedule, self.progress = schedule, progress
 
     @contextmanager
     def generator_step(self, worker: Any, losses: Any) -> Iterator[None]:
         """Around StudioGAN's ``train_generator``."""
         yield
-        self._progress.steps += worker.OPTIMIZATION.g_updates_per_step
+        self.progress.steps += worker.OPTIMIZATION.g_updates_per_step
 
     def end_epoch(self) -> None:
         """One pass over the data is over."""
-        self._progress.end_epoch()
+        self.progress.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
         """For the critic's checkpoint."""
-        return {**self._progress.state_dict()}
+        return {**self.progress.state_dict()}
 
-    def load(self, resumed: Resumed, updates_per_step: int) -> None:
-        """Go on where a checkpoint was; see :func:`~topk_plugin.studiogan.resume.progress_of`."""
-        self._progress = progress_of(resumed, updates_per_step)
+
+class OffDriver:
+    """Carries top-k's state through a part of a run that has it switched off.
+
+    Args:
+        progress: of the run; moved here.
+        state: of the checkpoint that the run goes on from.
+    """
+
+    def __init__(self, progress: Progress, state: Mapping[str, Any]) -> None:
+        self.progress, self._state = progress, dict(state)
+
+    @contextmanager
+    def generator_step(self, worker: Any, losses: Any) -> Iterator[None]:
+        """Around StudioGAN's ``train_generator``."""
+        yield
+        self.progress.steps += worker.OPTIMIZATION.g_updates_per_step
+
+    def end_epoch(self) -> None:
+        """One pass over the data is over."""
+        self.progress.end_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the critic's checkpoint."""
+        return {**self._state, **self.progress.state_dict()}

@@ -8,8 +8,7 @@ own counters say it.
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,43 +63,18 @@ def _critic_checkpoint(folder: str, best: bool) -> str:
     return glob.glob(os.path.join(glob.escape(folder), f"model=D-{when}-weights-step=*.pth"))[0]
 
 
-class CarriedState:
-    """Top-k's state through a part of a run that has it switched off.
-
-    Args:
-        state: of the checkpoint.
-    """
-
-    def __init__(self, state: Mapping[str, Any]) -> None:
-        self._state = dict(state)
-        self._progress = Progress()
-        self._progress.load_state_dict(state)
-
-    @contextmanager
-    def generator_step(self, worker: Any) -> Iterator[None]:
-        """Around StudioGAN's ``train_generator``."""
-        yield
-        self._progress.steps += worker.OPTIMIZATION.g_updates_per_step
-
-    def end_epoch(self) -> None:
-        """One pass over the data is over."""
-        self._progress.end_epoch()
-
-    def state_dict(self) -> dict[str, Any]:
-        """For the critic's checkpoint."""
-        return {**self._state, **self._progress.state_dict()}
-
-
-def progress_of(resumed: Resumed, updates_per_step: int) -> Progress:
+def progress_of(resumed: Resumed | None, updates_per_step: int) -> Progress:
     """How far a run is, with top-k switched on in all of it or not.
 
     k is what the schedule has for that; top-k that is switched on in the middle of a run starts
     where it would have been, as in the built-in trainer.
 
     Args:
-        resumed: what the run goes on from.
+        resumed: what the run goes on from; None for a new one.
         updates_per_step: generator updates that one of StudioGAN's steps takes.
     """
+    if resumed is None:
+        return Progress()
     if resumed.state is None:
         return Progress(steps=resumed.step * updates_per_step, epochs=resumed.epoch)
     progress = Progress()

@@ -4,10 +4,30 @@ import pytest
 import torch
 from torch import nn
 
+from topk_plugin.studiogan.fixes import amp
 from topk_plugin.studiogan.fixes.amp import FIX
 
 
-def test_studiogans_calls_act_and_warn_no_more() -> None:
+@pytest.mark.parametrize(
+    ("units", "warned"),
+    [(("avx2", "avx512f"), True), (("avx2", "amx_bf16"), False), (("bf16",), False), ((), False)],
+)
+def test_a_cpu_that_emulates_bf16_is_told(
+    units: tuple[str, ...], warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FIX.around_worker is not None
+    monkeypatch.setattr(amp, "cpu_units", lambda: units)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with FIX.around_worker(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.cuda.amp.GradScaler(enabled=False)
+        assert not said
+        torch.cuda.amp.GradScaler()
+    assert ["leave -mpc out" in str(warning.message) for warning in said] == [True] * warned
+
+
+def test_studiogans_calls_act_and_warn_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amp, "cpu_units", lambda: ("amx_bf16",))
     assert FIX.around_worker is not None
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"

@@ -26,6 +26,7 @@ def test_doctor_finds_a_usable_machine(program: Program, tmp_path: Path) -> None
         "run folder",
         "cache folder",
         "compiler",
+        "bf16 on this CPU",
         "ops on",
     )
     for part in parts:

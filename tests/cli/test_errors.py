@@ -11,6 +11,7 @@ import torch
 
 from tests.cli.helpers import Outcome, Program
 from tests.engine.tiny import CONTRASTIVE, tiny_config
+from topk_plugin.engine.content_digest import content_digest
 
 Case = Callable[[Program, Path], Outcome]
 
@@ -83,6 +84,22 @@ def no_images(program: Program, folder: Path) -> Outcome:
     (folder / "empty").mkdir()
     program.data = folder / "empty"
     return program.train(folder / "new")
+
+
+def diverged_checkpoint(command: str) -> Case:
+    def case(program: Program, folder: Path) -> Outcome:
+        program.train(folder / "run", "-metrics", "none")
+        last = folder / "run" / "checkpoints" / "last.pt"
+        content = torch.load(last, weights_only=True)
+        content.pop("sha256")
+        for name in ("generator", "generator_ema"):
+            next(iter(content["trainer"][name].values())).view(-1)[0] = float("nan")
+        torch.save(content | {"sha256": content_digest(content)}, last)
+        if command == "sample":
+            return program("sample", "-ckpt", folder / "run", "-save", folder / "new")
+        return program("evaluate", "-ckpt", folder / "run", "-data", program.data)
+
+    return case
 
 
 def sample_label(program: Program, folder: Path) -> Outcome:
@@ -160,6 +177,8 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda p, f: p.train(f / "new", "-metrics", "fid", "--num_samples", 1),
         "needs at least 2 images",
     ),
+    "evaluate what has diverged": (diverged_checkpoint("evaluate"), "has diverged"),
+    "sample what has diverged": (diverged_checkpoint("sample"), "give an earlier checkpoint"),
     "label to sample": (sample_label, "classes are 0..3"),
     "several processes": (
         lambda p, f: p.train(f / "new"),

@@ -72,6 +72,8 @@ def test_what_people_are_told(program: Program, tmp_path: Path) -> None:
     assert "img/s" in done.err
     assert "ETA" in done.err
     assert "done: 6 steps" in done.err
+    assert "tensorboard --logdir" in done.err
+    assert "topk-plugin sample -ckpt" in done.err
     assert done.out == ""
 
 
@@ -286,6 +288,55 @@ def test_what_has_diverged_is_neither_measured_nor_saved(
     for name, value in final_weights(run).items():
         assert value.isfinite().all(), name
     assert torch.load(run / "checkpoints" / "last.pt", weights_only=True)["trainer"]["step"] == 0
+    assert f"diverged: step {result['diverged_at_step']} of 6 is not finite" in done.err
+
+    resumed = program.train(run, "-metrics", "none", "-ckpt", "auto", "--precision", "auto")
+    assert resumed.status == 0, resumed.err  # from before, with the config's own learning rate
+    assert json.loads((run / "result.json").read_text())["status"] == "finished"
+
+
+def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
+    program: Program, tmp_path: Path
+) -> None:
+    whole, hurt = tmp_path / "whole", tmp_path / "hurt"
+    for run in (whole, hurt):
+        assert program.train(run, "-metrics", "none").status == 0
+    last = hurt / "checkpoints" / "last.pt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 16
+    last.write_bytes(content)
+    done = program.train(hurt, "-metrics", "none", "-ckpt", "auto")
+    assert done.status == 0, done.err
+    assert "last.pt is damaged, so the run goes on from" in done.err
+    assert "step 4" in done.err
+    assert_same_weights(whole, hurt)
+
+
+@pytest.mark.parametrize(("cost", "said"), [(4.2, "note: bf16 on this"), (0.3, "precision: bf16")])
+def test_bf16_on_a_cpu_is_said_to_cost(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: float, said: str
+) -> None:
+    from topk_plugin.engine import precision
+
+    monkeypatch.setattr(precision, "bf16_cost", lambda: cost)
+    done = program.train(tmp_path / "run", "--dry-run", "--precision", "bf16")
+    assert said in done.err
+    assert f"take {cost:g} times fp32's time" in done.err
+    assert ("--precision fp32 is faster" in done.err) is (cost > 1)
+
+
+def test_the_faster_precision_is_taken_and_kept(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from topk_plugin.engine import precision
+
+    run, auto = tmp_path / "run", ("-metrics", "none", "--precision", "auto")
+    monkeypatch.setattr(precision, "step_seconds", lambda *a, **k: {"fp32": 2.0, "bf16": 1.0})
+    done = program.train(run, *auto)
+    assert "precision: bf16, for a step takes fp32 2 s, bf16 1 s here" in done.err
+    monkeypatch.setattr(precision, "step_seconds", lambda *a, **k: {"fp32": 1.0, "bf16": 2.0})
+    assert program.train(run, *auto, "-ckpt", "auto").status == 0
+    assert json.loads((run / "result.json").read_text())["precision"] == "bf16"
 
 
 def test_resuming_on_another_batch_size_keeps_the_progress(

@@ -1,14 +1,16 @@
 """What a run says of its schedule, against a simulation of the schedule."""
 
+import math
 import re
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.engine.tiny import tiny_config
+from tests.engine.tiny import tiny_config, tiny_trainer
 from topk_plugin.engine.methods.topk import schedule_of
 from topk_plugin.engine.plan import describe_plan, describe_top_k, steps_to_floor
+from topk_plugin.engine.trainer import steps_per_epoch
 
 
 @given(
@@ -84,3 +86,20 @@ def test_feature_matching_shows_more_images_and_shortens_an_epoch() -> None:
     lines = describe_plan(config, images=48, steps_per_epoch=1.5)
     assert lines[0].startswith("plan: 9 steps = 6.0 epochs of 1.5 steps; a step shows 24 of 48")
     assert steps_to_floor(config, 1.5) == 2  # an epoch and a half is over in the second step
+
+
+@pytest.mark.parametrize("d_updates", [1, 2])
+@pytest.mark.parametrize("matching", [False, True])
+def test_an_epoch_is_as_long_as_the_stream_takes(d_updates: int, matching: bool) -> None:
+    change = {
+        "LOSS": {"apply_fm": matching} | ({"fm_lambda": 1.0} if matching else {}),
+        "OPTIMIZATION": {"batch_size": 4, "d_updates_per_step": d_updates},
+    }
+    trainer = tiny_trainer(change)
+    said = steps_per_epoch(trainer.config, 40)
+    assert trainer.steps_per_epoch == said
+    steps = 0
+    while trainer.stream.epoch < 2:
+        trainer.step()
+        steps += 1
+    assert steps == math.ceil(2 * said)

@@ -31,6 +31,7 @@ PACKAGES = (
     "h5py",
     "scikit-learn",
     "pillow",
+    "filelock",
 )
 
 
@@ -84,6 +85,7 @@ def examine(save_dir: Path, studiogan: Path | None) -> Iterator[Finding]:
         _python,
         _packages,
         _device,
+        _bf16,
         _compiler,
         _ops,
         lambda: _folder("run folder", save_dir),
@@ -116,20 +118,38 @@ def _packages() -> Iterator[Finding]:
 def _device() -> Iterator[Finding]:
     import torch
 
+    from topk_plugin.base.environment import describe_cpu
+
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         yield Finding(
             "ok", f"CUDA {torch.version.cuda}: {torch.cuda.get_device_name()}, {memory:.0f} GiB"
         )
         return
-    remedy = "small runs (configs/Digits) work on a CPU; "
+    remedy = "small runs (-cfg Digits/BigGAN-TopK) work on a CPU; "
     if torch.version.cuda is None:
         remedy += "for a GPU install a CUDA build of torch"
     elif shutil.which("nvidia-smi") is None:
         remedy += "no NVIDIA driver was found"
     else:
         remedy += f"check that the driver supports CUDA {torch.version.cuda} (nvidia-smi)"
-    yield Finding("note", f"no CUDA device; CPU with {torch.get_num_threads()} threads", remedy)
+    threads = torch.get_num_threads()
+    yield Finding("note", f"no CUDA device; {threads} threads on {describe_cpu()}", remedy)
+
+
+def _bf16() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        return  # runs are not going to be on the CPU
+    from topk_plugin.engine.precision import bf16_cost, describe_bf16
+
+    cost = bf16_cost()
+    if cost < 1:
+        yield Finding("ok", f"{describe_bf16(cost)}; train --precision bf16 or auto gains from it")
+    else:
+        remedy = "leave --precision at fp32, or let auto time both"
+        yield Finding("note", describe_bf16(cost), remedy)
 
 
 def _compiler() -> Iterator[Finding]:

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.cli import configs, doctor, evaluate, mixture, sample, studiogan, study, train
+from topk_plugin.cli import (
+    configs,
+    doctor,
+    evaluate,
+    mixture,
+    runs,
+    sample,
+    studiogan,
+    study,
+    train,
+)
 from topk_plugin.cli.common import INTERRUPTED, USER_ERROR
 from topk_plugin.version import __version__
 
@@ -25,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"topk-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, evaluate, sample, study, mixture, studiogan, configs, doctor):
+    for module in (train, evaluate, sample, study, mixture, studiogan, configs, runs, doctor):
         command: Any = module
         name = command.__name__.rpartition(".")[2]
         sub = commands.add_parser(

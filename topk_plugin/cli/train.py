@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.cli.closing_table import describe_result
 from topk_plugin.cli.common import (
     DIVERGED,
     INTERRUPTED,
@@ -199,15 +200,9 @@ def _train(
             resume = command if "-ckpt auto" in command else f"{command} -ckpt auto"
             say(f"stopped at step {trainer.step_count:,} of {total:,};{saved} go on with: {resume}")
             return INTERRUPTED
-    if result["status"] == "diverged":
-        say(
-            f"diverged: step {result['diverged_at_step']:,} of {total:,} is not finite; see "
-            f"{options.save_dir}, which keeps the last checkpoint from before"
-        )
-        return DIVERGED
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
-    say(f"done: {result['steps']:,} steps{', ' if shown else ''}{shown}; see {options.save_dir}")
-    return 0
+    for line in describe_result(result, options.save_dir, total_steps=total):
+        say(line)
+    return DIVERGED if result["status"] == "diverged" else 0
 
 
 def describe_extractor(facts: dict[str, object]) -> str:

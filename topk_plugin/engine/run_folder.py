@@ -98,3 +98,16 @@ def has_run(folder: Path) -> bool:
     """Whether the folder holds a run already, which a new one must not overwrite."""
     checkpoints = (f"{FOLDER}/{LAST}", f"{FOLDER}/{PREVIOUS}")
     return any((folder / name).exists() for name in (CONFIG, *checkpoints))
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a training is writing to the run's folder now."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder of somebody else, in which a lock can't even be tried
+        return False

@@ -81,6 +81,7 @@ class Trainer:
         self._terms = tuple(self.terms.values())
         self._needs: Needs = needs_of(config)
         self._build_networks()
+        self._image_count = len(images)
         self._build_data(images)
         self.augmentation = torch.Generator(device)
         self.augmentation.manual_seed(derive_seed(seed, "augmentation"))
@@ -172,7 +173,7 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> float:
         """Training steps that a pass over the images takes, on average."""
-        return self.stream.steps_per_epoch / _baskets_per_step(self.config, self._needs)
+        return steps_per_epoch(self.config, self._image_count)
 
     def step(self) -> dict[str, Tensor]:
         """Update critic and generator as often as OPTIMIZATION says.
@@ -356,6 +357,16 @@ def images_per_step(settings: Settings) -> int:
     if needs_of(settings).real_in_generator_update:
         updates += optimization.g_updates_per_step
     return int(optimization.batch_size * optimization.acml_steps * updates)
+
+
+def steps_per_epoch(settings: Settings, images: int) -> float:
+    """Training steps that a pass over so many images takes, on average.
+
+    What is less than a step's critic updates take waits for another epoch.
+    """
+    optimization = settings.OPTIMIZATION
+    basket = optimization.batch_size * optimization.acml_steps * optimization.d_updates_per_step
+    return int(images // basket) / _baskets_per_step(settings, needs_of(settings))
 
 
 def _baskets_per_step(settings: Settings, needs: Needs) -> int:

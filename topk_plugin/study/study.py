@@ -9,7 +9,7 @@ from typing import Any
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.config.config import Config, load_config
 from topk_plugin.engine.plan import describe_top_k, steps_to_floor
-from topk_plugin.engine.trainer import images_per_step
+from topk_plugin.engine.trainer import steps_per_epoch
 from topk_plugin.study.looks import looks_along
 from topk_plugin.study.sequential import PAIRS
 from topk_plugin.study.spec import Data, RunSpec
@@ -215,12 +215,12 @@ def check_floor(config: Config, images: int, floor_by: float) -> None:
     Raises:
         UserError: with a gamma that would do.
     """
-    steps_per_epoch = images / images_per_step(config)
-    floor_at = steps_to_floor(config, steps_per_epoch)
+    epoch = steps_per_epoch(config, images)
+    floor_at = steps_to_floor(config, epoch)
     total = config.OPTIMIZATION.total_steps
     if floor_at is None or floor_at <= floor_by * total:
         return
-    settings = describe_top_k(config, steps_per_epoch)
+    settings = describe_top_k(config, epoch)
     raise UserError(
         f"k reaches its floor at step {floor_at:,.0f} of {total:,}, and this comparison needs it "
         f"by {floor_by:.0%} of the run; {settings[-1].removeprefix('note: ')}"

@@ -192,14 +192,14 @@ def _train_in_studiogan(
     finally:
         seconds = round(before + time.perf_counter() - started, 1)
         write_json(sittings, {"seconds": seconds})
-    history, finite = [], not not_finite(trainer.state_dict())
+    finite = not not_finite(trainer.state_dict())
+    values = {}
     if finite:  # what has diverged is not measured
         values = evaluate_generator(
             trainer.sampler(), trainer.config, measures, spec.samples, trainer.device
         )
-        history.append({"step": spec.steps} | values)
     return {
-        "history": history,
+        "history": [{"step": spec.steps} | values],
         "measured_with": measures.describe(spec.samples),
         "diverged_at_step": None if finite else spec.steps,
         "training_seconds": seconds,

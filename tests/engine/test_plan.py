@@ -48,6 +48,8 @@ def test_steps_to_the_floor(
         ({"topk_gamma": 0.99}, 3, ["note: k only falls to 7", "topk_every=STEPS"]),
         ({"topk_nu": 0.999, "topk_gamma": 0.9}, 6, ["k can never drop"]),
         ({"topk_nu": 1.0}, 6, ["k can never drop"]),
+        ({"topk_release_from": 0, "topk_release_to": "50%"}, 6, ["raise LOSS.topk_release_from"]),
+        ({"topk_release_from": 9, "topk_release_to": 9}, 6, ["release begins after the last step"]),
     ],
 )
 def test_lines(loss: dict, total: int, parts: list[str]) -> None:
@@ -55,6 +57,34 @@ def test_lines(loss: dict, total: int, parts: list[str]) -> None:
     text = "\n".join(describe_top_k(config, 2))
     for part in parts:
         assert part in text
+
+
+@given(
+    shares=st.tuples(st.integers(30, 100), st.integers(30, 100)).map(sorted),
+    total=st.integers(10, 300),
+    steps_per_epoch=st.integers(1, 4),
+    every=st.sampled_from(["epoch", 1, 3]),
+)
+def test_the_release_is_where_k_rises(
+    shares: list[int], total: int, steps_per_epoch: int, every: str | int
+) -> None:
+    begin, end = (f"{share}%" for share in shares)
+    loss = {"topk_gamma": 0.5, "topk_nu": 0.5, "topk_every": every}
+    loss |= {"topk_release_from": begin, "topk_release_to": end}
+    config = tiny_config({"LOSS": loss, "OPTIMIZATION": {"total_steps": total}})
+    schedule = schedule_of(config, steps_per_epoch)
+    text = "\n".join(describe_top_k(config, steps_per_epoch))
+    assume("can never drop" not in text)  # so short that k is released before it falls
+    found = re.search(r"k rises back to 8 from step (\d+) to (\d+)", text)
+    assert found, text
+
+    def k_after(steps: int) -> int:
+        return schedule.k(steps // (steps_per_epoch if every == "epoch" else every), 8)
+
+    first, last = map(int, found.groups())
+    assert k_after(first - 1) == min(map(k_after, range(first)))
+    assert all(k_after(step) == 8 for step in range(last, last + 50))
+    assert last == first or k_after(last - 1) < 8
 
 
 @given(nu=st.floats(0.1, 0.87), total=st.integers(8, 400), steps_per_epoch=st.integers(1, 4))

@@ -1,12 +1,14 @@
 """What a run is going to do, said before it does it."""
 
 import math
+from dataclasses import replace
 
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.evidence import describe_evidence
 from topk_plugin.engine.methods.registry import needs_of
 from topk_plugin.engine.methods.topk import schedule_of
 from topk_plugin.engine.trainer import Trainer, images_per_step
+from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.ops.dispatch import describe as describe_ops
 
 
@@ -41,10 +43,14 @@ def steps_to_floor(config: Config, steps_per_epoch: float) -> float | None:
         return None
     if math.isinf(schedule.progress_to_floor):
         return math.inf
-    periods = schedule.progress_to_lowest_k(batch)
+    return _steps_to(schedule.progress_to_lowest_k(batch), schedule, config, steps_per_epoch)
+
+
+def _steps_to(progress: float, schedule: KSchedule, config: Config, steps_per_epoch: float) -> int:
+    """Training steps until so much of what the schedule counts is over."""
     if schedule.every == "epoch":
-        return math.ceil(periods * steps_per_epoch)
-    return math.ceil(periods * schedule.every / config.OPTIMIZATION.g_updates_per_step)
+        return math.ceil(progress * steps_per_epoch)
+    return math.ceil(progress * schedule.every / config.OPTIMIZATION.g_updates_per_step)
 
 
 def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
@@ -63,11 +69,16 @@ def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
         f"normalize {loss.topk_normalize}"
     ]
     if floor == batch:
+        remedy = "lower LOSS.topk_nu and LOSS.topk_gamma"
+        if batch == 1:
+            remedy = "enlarge the batch"
+        elif replace(schedule, release_from=None, release_to=None).lowest_k(batch) < batch:
+            remedy = "raise LOSS.topk_release_from, at which k has not fallen yet"
         lines.append(
-            "note: k can never drop under the batch size, so top-k does nothing here; "
-            + ("enlarge the batch" if batch == 1 else "lower LOSS.topk_nu and LOSS.topk_gamma")
+            f"note: k can never drop under the batch size, so top-k does nothing here; {remedy}"
         )
-    elif floor_at <= total:
+        return lines
+    if floor_at <= total:
         lines.append(f"top-k: the floor is reached at step {floor_at:,.0f} of {total:,}")
     else:
         updates = total * optimization.g_updates_per_step
@@ -83,6 +94,16 @@ def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
         else:
             line += "; LOSS.topk_every=STEPS anneals by generator steps instead of epochs"
         lines.append(line)
+    if schedule.release_from is not None and schedule.release_to is not None:
+        begin, end = (
+            _steps_to(math.ceil(progress), schedule, config, steps_per_epoch)
+            for progress in (schedule.release_from, schedule.release_to)
+        )
+        lines.append(f"top-k: k rises back to {batch} from step {begin:,} to {end:,}")
+        if begin >= total:
+            lines.append(
+                "note: the release begins after the last step; lower LOSS.topk_release_from"
+            )
     return lines
 
 

@@ -84,6 +84,8 @@ COMPANIONS: dict[str, dict] = {
     "R2": {"LOSS": {"apply_r2_reg": True, "r2_lambda": 1.0}},
     "historical averaging": {"LOSS": {"apply_historical": True, "historical_lambda": 0.1}},
     "masking": {"AUG": {"apply_masking": True, "mask_balance": 0.5}},
+    "NICE": {"LOSS": {"apply_nice": True, "nice_target": -0.9, "nice_speed": 0.1}},
+    "minibatch discrimination": {"LOSS": {"apply_minibatch": True, "minibatch_kernels": 4}},
     "selective matching": {"LOSS": {"apply_sfl": True, "sfl_share": 0.9}},
 }
 

@@ -50,7 +50,12 @@ def head_of(settings: Settings) -> Head:
     Raises:
         ValueError: no method has such a head.
     """
+    heads = (method.head for method in methods_on(settings) if method.head is not None)
+    kind = next(heads, None)
+    if kind is None:
+        raise ValueError(f"d_cond_mtd is {settings.MODEL.d_cond_mtd!r}; no method has that head")
+    head = kind(settings)
     for method in methods_on(settings):
-        if method.head is not None:
-            return method.head(settings)
-    raise ValueError(f"d_cond_mtd is {settings.MODEL.d_cond_mtd!r}; no method has that head")
+        if method.change_head is not None:
+            head = method.change_head(head)
+    return head

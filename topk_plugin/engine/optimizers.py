@@ -55,6 +55,18 @@ def build_optimizer(
     )
 
 
+def describe_learning_rates(settings: Section) -> list[str]:
+    """A note where two time scales (TTUR, Heusel et al. 2017, arXiv 1706.08500) are doubled."""
+    updates, g_lr, d_lr = settings.d_updates_per_step, settings.g_lr, settings.d_lr
+    if updates <= settings.g_updates_per_step or d_lr <= g_lr:
+        return []
+    return [
+        f"note: the critic has both {updates} updates a step and a larger learning rate (d_lr "
+        f"{d_lr:g}, g_lr {g_lr:g}); two learning rates (TTUR) are meant to take the place of "
+        "further updates, so try OPTIMIZATION.d_updates_per_step=1"
+    ]
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Take over an optimiser's memory (moments, step counts), and keep the own settings.
 

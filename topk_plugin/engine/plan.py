@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.evidence import describe_evidence
-from topk_plugin.engine.methods.registry import needs_of
+from topk_plugin.engine.methods.registry import methods_on, needs_of
 from topk_plugin.engine.methods.topk import schedule_of
+from topk_plugin.engine.optimizers import describe_learning_rates
 from topk_plugin.engine.trainer import Trainer, images_per_step
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.ops.dispatch import describe as describe_ops
@@ -80,6 +81,7 @@ def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
         return lines
     if floor_at <= total:
         lines.append(f"top-k: the floor is reached at step {floor_at:,.0f} of {total:,}")
+        lines += _describe_release(config, schedule, steps_per_epoch)
     else:
         updates = total * optimization.g_updates_per_step
         periods = total / steps_per_epoch if schedule.every == "epoch" else updates / schedule.every
@@ -107,6 +109,25 @@ def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
     return lines
 
 
+def _describe_release(config: Config, schedule: KSchedule, steps_per_epoch: float) -> list[str]:
+    """When k rises again, for a schedule with a release."""
+    if schedule.release_from is None or schedule.release_to is None:
+        return []
+    optimization = config.OPTIMIZATION
+    per_unit = steps_per_epoch
+    if schedule.every != "epoch":
+        per_unit = schedule.every / optimization.g_updates_per_step
+    begins, ends = (p * per_unit for p in (schedule.release_from, schedule.release_to))
+    batch, total = optimization.batch_size, optimization.total_steps
+    if begins >= total:
+        return [
+            f"note: k would be released at step {begins:,.0f}, after the run's {total:,} steps; "
+            "lower LOSS.topk_release_from, or give shares of the run such as 30%"
+        ]
+    line = f"top-k: k rises back to {batch} from step {begins:,.0f} to {ends:,.0f}"
+    return [line if ends <= total else f"{line}, after the run's end at {total:,}"]
+
+
 def describe_plan(config: Config, *, images: int, steps_per_epoch: float) -> list[str]:
     """Lines on the length of a run and its top-k schedule."""
     optimization = config.OPTIMIZATION
@@ -119,5 +140,12 @@ def describe_plan(config: Config, *, images: int, steps_per_epoch: float) -> lis
         f"generator updates, batch {optimization.batch_size}"
         + (f" x {optimization.acml_steps} accumulated)" if optimization.acml_steps > 1 else ")"),
         *describe_top_k(config, steps_per_epoch),
+        *describe_learning_rates(optimization),
+        *(
+            f"note: {note}"
+            for method in methods_on(config)
+            if method.notes is not None
+            for note in method.notes(config)
+        ),
         *describe_evidence(config),
     ]

@@ -224,6 +224,8 @@ class Method:
         keys: its settings, the switch included.
         check: raises UserError for settings that do not go together; asked only while it is on.
         head: the critic's last layers, for a value of MODEL.d_cond_mtd.
+        change_head: the critic's last layers, before they are built, to those in their place.
+        notes: settings to sentences that the plan of a run says, about what is likely not meant.
         change_generator, change_critic: a freshly built network, on the CPU, and the settings to
             the network to train; also called when a checkpoint is sampled from, so it depends on
             the settings alone. Parameters that do not require grad are left alone by the training.
@@ -236,6 +238,8 @@ class Method:
     keys: tuple[Key, ...] = ()
     check: Callable[[Settings], None] | None = None
     head: type[Head] | None = None
+    change_head: Callable[[Head], Head] | None = None
+    notes: Callable[[Settings], list[str]] | None = None
     change_generator: Callable[[nn.Module, Settings], nn.Module] | None = None
     change_critic: Callable[[nn.Module, Settings], nn.Module] | None = None
     choose_images: Callable[[ImageSet, Settings], ImageSet] | None = None

@@ -29,6 +29,8 @@ from topk_plugin.engine.methods.label_smoothing import LABEL_SMOOTHING
 from topk_plugin.engine.methods.lecam import LECAM
 from topk_plugin.engine.methods.masking import MASKING
 from topk_plugin.engine.methods.method import Method, Needs, Term
+from topk_plugin.engine.methods.minibatch_discrimination import MINIBATCH_DISCRIMINATION
+from topk_plugin.engine.methods.nice import NICE
 from topk_plugin.engine.methods.projection import PROJECTION, UNCONDITIONAL
 from topk_plugin.engine.methods.relativistic import RELATIVISTIC_LOSSES
 from topk_plugin.engine.methods.san import SAN
@@ -60,6 +62,8 @@ BUILT_IN: Final[tuple[Method, ...]] = (
     R1,
     R2,
     HISTORICAL_AVERAGING,
+    MINIBATCH_DISCRIMINATION,
+    NICE,
     MOVING_AVERAGE,
 )
 

@@ -135,25 +135,6 @@ def test_an_epoch_is_as_long_as_the_stream_takes(d_updates: int, matching: bool)
     assert steps == math.ceil(2 * said)
 
 
-@pytest.mark.parametrize(
-    ("release", "line"),
-    [
-        (("30%", "60%"), "top-k: k rises back to 8 from step 30 to 60"),
-        ((15.0, 25.0), "top-k: k rises back to 8 from step 30 to 50"),
-        ((15.0, 80.0), "from step 30 to 160, after the run's end at 100"),
-        ((80.0, 90.0), "note: k would be released at step 160, after the run's 100 steps"),
-    ],
-)
-def test_a_release_is_part_of_the_plan(release, line):
-    config = tiny_config(
-        {
-            "LOSS": {"topk_release_from": release[0], "topk_release_to": release[1]},
-            "OPTIMIZATION": {"total_steps": 100},
-        }
-    )
-    assert any(line in found for found in describe_top_k(config, 2.0))
-
-
 def test_ttur_with_several_critic_updates_is_noted():
     rates = {"OPTIMIZATION": {"d_lr": 4e-4, "g_lr": 1e-4}}
     noted = describe_plan(tiny_config(rates), images=40, steps_per_epoch=2.0)

@@ -81,7 +81,6 @@ def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
         return lines
     if floor_at <= total:
         lines.append(f"top-k: the floor is reached at step {floor_at:,.0f} of {total:,}")
-        lines += _describe_release(config, schedule, steps_per_epoch)
     else:
         updates = total * optimization.g_updates_per_step
         periods = total / steps_per_epoch if schedule.every == "epoch" else updates / schedule.every
@@ -107,25 +106,6 @@ def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
                 "note: the release begins after the last step; lower LOSS.topk_release_from"
             )
     return lines
-
-
-def _describe_release(config: Config, schedule: KSchedule, steps_per_epoch: float) -> list[str]:
-    """When k rises again, for a schedule with a release."""
-    if schedule.release_from is None or schedule.release_to is None:
-        return []
-    optimization = config.OPTIMIZATION
-    per_unit = steps_per_epoch
-    if schedule.every != "epoch":
-        per_unit = schedule.every / optimization.g_updates_per_step
-    begins, ends = (p * per_unit for p in (schedule.release_from, schedule.release_to))
-    batch, total = optimization.batch_size, optimization.total_steps
-    if begins >= total:
-        return [
-            f"note: k would be released at step {begins:,.0f}, after the run's {total:,} steps; "
-            "lower LOSS.topk_release_from, or give shares of the run such as 30%"
-        ]
-    line = f"top-k: k rises back to {batch} from step {begins:,.0f} to {ends:,.0f}"
-    return [line if ends <= total else f"{line}, after the run's end at {total:,}"]
 
 
 def describe_plan(config: Config, *, images: int, steps_per_epoch: float) -> list[str]:

@@ -9,7 +9,7 @@ from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import counters
 
 from tests.gate.gan_zoo import TinyCritic, TinyGenerator
-from topk_plugin import KSchedule, TopK
+from topk_plugin import GatedStep, KSchedule, TopK
 
 BATCH = 32
 
@@ -134,3 +134,69 @@ def test_a_gated_step_never_looks_at_a_value_on_the_host(policy: str, normalize:
     stats = topk.stats
     for value in (stats.k, stats.threshold, stats.score_kept_mean, stats.nonfinite_total):
         assert value.device.type == "meta"
+
+
+@pytest.mark.parametrize("policy", ["top", "balanced"])
+@pytest.mark.parametrize("block", ["inside", "outside"])
+def test_a_whole_step_is_one_graph_and_k_moves_without_another(policy: str, block: str) -> None:
+    """The explicit form: generator, gate, critic, selection and loss, compiled as one."""
+    generator, critic = make_networks()
+    compiled_topk, eager_topk = (TopK(KSchedule(0.8, 0.1), policy=policy) for _ in range(2))
+    compiled_topk.prepare(BATCH, "cpu")
+
+    def gated_loss(step: GatedStep, z: Tensor, labels: Tensor) -> Tensor:
+        fake = step.gate(generator(z, labels))
+        scores = critic(fake, labels)["adv_output"]
+        step.select(scores, labels)
+        return -scores.mean()
+
+    def whole_step(topk: TopK, z: Tensor, labels: Tensor) -> Tensor:
+        with topk.generator_step() as step:
+            return gated_loss(step, z, labels)
+
+    compiled_whole = torch.compile(whole_step, backend="aot_eager", fullgraph=True)
+    compiled_loss = torch.compile(gated_loss, backend="aot_eager", fullgraph=True)
+
+    def gradient(topk: TopK, compiled: bool, z: Tensor, labels: Tensor) -> Tensor:
+        generator.zero_grad()
+        if not compiled:
+            whole_step(topk, z, labels).backward()
+        elif block == "inside":
+            compiled_whole(topk, z, labels).backward()
+        else:
+            with topk.generator_step() as step:
+                loss = compiled_loss(step, z, labels)
+            loss.backward()
+        topk.end_step()
+        return torch.cat([p.grad.flatten().clone() for p in generator.parameters()])
+
+    ks = []
+    for epoch in range(6):
+        torch.manual_seed(epoch)
+        z, labels = torch.randn(BATCH, 5), torch.randint(0, 3, (BATCH,))
+        expected = gradient(eager_topk, False, z, labels)
+        ours = gradient(compiled_topk, True, z, labels)
+        assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-7)
+        assert torch.equal(compiled_topk.stats.mask, eager_topk.stats.mask)
+        assert compiled_topk.k == eager_topk.k
+        ks.append(compiled_topk.k)
+        for topk in (compiled_topk, eager_topk):
+            topk.end_epoch()
+    assert len(set(ks)) == 6
+    assert counters["stats"]["unique_graphs"] == 1
+    assert compiled_topk.stats.nonfinite_total == 0
+
+
+def test_an_unprepared_whole_step_says_what_is_missing() -> None:
+    generator, _ = make_networks()
+    topk = TopK(KSchedule(0.8, 0.1))
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def whole_step(z: Tensor, labels: Tensor) -> Tensor:
+        with topk.generator_step() as step:
+            scores = step.gate(generator(z, labels)).mean(dim=(1, 2, 3))
+            step.select(scores)
+            return scores.mean()
+
+    with pytest.raises(Exception, match=r"topk\.prepare"):
+        whole_step(torch.randn(BATCH, 5), torch.randint(0, 3, (BATCH,)))

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -88,6 +89,25 @@ def test_picture_tiles_in_order() -> None:
     assert dropped == pytest.approx([(scores[i] + 1) / 2 for i in range(6)])
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_picture_of_any_number_of_channels(channels: int) -> None:
+    topk = at_half()
+    gated_batch(topk, [0.1, 0.9, -0.5, 0.4], [0] * 4)
+    images = torch.rand(4, channels, 2, 2) * 2 - 1
+    picture = TopKMonitor(topk).kept_vs_dropped(images, pairs=1)
+    shown = {1: [0, 0, 0], 2: [0, 1, None]}.get(channels, [0, 1, 2])
+    for row, source in enumerate(shown):
+        best = torch.zeros(2, 2) if source is None else (images[1, source] + 1) / 2
+        assert torch.allclose(picture[row, :, :2], best)
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    topk = at_half()
+    gated_batch(topk, [0.1, 0.9, -0.5, 0.4], [0] * 4)
+    with pytest.raises(ValueError, match=r"images \[N, channels, height, width\], not \[4, 12\]"):
+        TopKMonitor(topk).kept_vs_dropped(torch.zeros(4, 12))
+
+
 def test_no_picture_while_nothing_is_dropped() -> None:
     topk = TopK(KSchedule(0.5, 0.5))
     images = gated_batch(topk, [0.1, 0.2], [0, 1])
@@ -116,6 +136,28 @@ def test_both_logs_hold_the_same(tmp_path: Path) -> None:
     assert [(e["step"], e["loss/generator"]) for e in entries] == [(1, 0.5), (2, 0.25)]
     assert entries[0]["topk/score_dropped_mean"] is None  # JSON has no NaN
     assert read_tensorboard(tmp_path, "loss/generator") == [(1, 0.5), (2, 0.25)]
+
+
+def test_tensors_and_numpy_numbers_are_numbers(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    values = {
+        "tensor": torch.tensor(0.5, requires_grad=True),
+        "integers": torch.tensor([3]),
+        "numpy": np.float32(0.25),
+        "count": np.int64(7),
+        "nan": torch.tensor(math.nan),
+    }
+    log.scalars(1, values)
+    for wrong in (torch.zeros(2), "0.5", None, np.zeros(3)):
+        with pytest.raises(TypeError, match="wrong must be a number"):
+            log.scalars(2, {"right": 1.0, "wrong": wrong})
+    log.close()
+    (entry,) = read_jsonl(tmp_path)  # nothing of what was refused, in either log
+    expected = {"tensor": 0.5, "integers": 3, "numpy": 0.25, "count": 7, "nan": None}
+    assert {tag: entry[tag] for tag in values} == expected
+    assert read_tensorboard(tmp_path, "numpy") == [(1, 0.25)]
+    with pytest.raises(KeyError):
+        read_tensorboard(tmp_path, "right")
 
 
 def test_resuming_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:

@@ -38,10 +38,19 @@ class RunLog:
         purge = None if resume_step is None else resume_step + 1
         self._writer = SummaryWriter(str(events or folder / "tensorboard"), purge_step=purge)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log tag -> value at ``step``; a value that is not finite is null in ``metrics.jsonl``."""
-        line: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
-        for tag, value in values.items():
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log tag -> value at ``step``; a value that is not finite is null in ``metrics.jsonl``.
+
+        Args:
+            step: where on the curves.
+            values: numbers, NumPy's and tensors of one element too (which synchronises).
+
+        Raises:
+            TypeError: a value is not a number; nothing is logged then.
+        """
+        numbers = {tag: _number(tag, value) for tag, value in values.items()}
+        line: dict[str, Any] = {"step": int(step), "time": round(time.time(), 3)}
+        for tag, value in numbers.items():
             line[tag] = value if math.isfinite(value) else None
             self._writer.add_scalar(tag, value, step)
         with open(self._path, "a", encoding="utf-8") as file:
@@ -73,3 +82,15 @@ class RunLog:
                 kept.write(line + "\n")
         with atomic_write(self._path) as temporary:
             temporary.write_text(kept.getvalue(), encoding="utf-8")
+
+
+def _number(tag: str, value: Any) -> int | float:
+    """``value`` as a number of Python's own, which JSON can hold."""
+    try:
+        number = value.item() if hasattr(value, "item") else value
+    except (RuntimeError, ValueError):  # several elements
+        number = None
+    if not isinstance(number, int | float):
+        kind = type(value).__name__
+        raise TypeError(f"{tag} must be a number or a tensor of one element, not a {kind}: {value}")
+    return number

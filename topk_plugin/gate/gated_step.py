@@ -3,6 +3,7 @@
 import weakref
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from topk_plugin.gate.call_arguments import class_labels, map_samples, sample_tensors
@@ -66,7 +67,7 @@ class GatedStep:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._current.step = None
-        if kind is not None:
+        if kind is not None or torch.compiler.is_compiling():
             return
         if self._open is not None:
             raise RuntimeError(

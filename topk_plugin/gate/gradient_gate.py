@@ -41,6 +41,31 @@ def gradient_gate(x: Tensor, weights: Weights) -> Tensor:
     return _GradientGate.apply(x, weights)
 
 
+@torch.compiler.allow_in_graph
+def gradient_gate_in_graph(x: Tensor, weights: Tensor) -> Tensor:
+    """:func:`gradient_gate` for code that torch.compile traces: one that can be filled later.
+
+    A traced gate can't call back for weights that are computed after it. Its weights are a tensor
+    that is written in place before the backward pass; the graph reads what was written.
+
+    Args:
+        x: samples [N, ...].
+        weights: [N], which may hold anything yet.
+    """
+    return _GateFilledLater.apply(x, weights)
+
+
+class _GateFilledLater(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor) -> Tensor:
+        ctx.weights = weights  # save_for_backward would refuse what is written to later
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gate_rows(gradients[0], ctx.weights), None
+
+
 class _GradientGate(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weights: Weights) -> Tensor:

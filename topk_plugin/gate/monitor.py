@@ -90,13 +90,22 @@ class TopKMonitor:
         """The best kept and the worst dropped samples of the last batch, side by side.
 
         Args:
-            images: [N, 3, H, W] in [-1, 1], what the critic was given (this rank's batch).
+            images: [N, C, H, W] in [-1, 1], what the critic was given (this rank's batch): grey
+                (C = 1), red, green and blue, or more channels, of which the first three are shown.
             pairs: most samples a side.
 
         Returns:
             [3, rows * H, 2 * columns * W + gap] in [0, 1]: kept to the left, dropped to the right,
             best and worst first; None while nothing is dropped, or for a batch of several ranks.
+
+        Raises:
+            ValueError: images are of another shape.
         """
+        if images.dim() != 4 or images.shape[1] == 0:
+            raise ValueError(
+                f"kept_vs_dropped shows images [N, channels, height, width], not "
+                f"{list(images.shape)}"
+            )
         stats = self._topk.stats
         count = min(pairs, int(stats.k), stats.mask.shape[0] - int(stats.k))
         if count == 0 or images.shape[0] != stats.mask.shape[0]:
@@ -105,9 +114,19 @@ class TopKMonitor:
         goodness = (sign * stats.scores.double()).nan_to_num(-math.inf, -math.inf, -math.inf)
         best = goodness.masked_fill(~stats.mask, -math.inf).argsort(descending=True)[:count]
         worst = goodness.masked_fill(stats.mask, math.inf).argsort()[:count]
-        left, right = (_tile(images.detach()[rows].float()) for rows in (best, worst))
+        left, right = (_tile(_in_colour(images.detach()[rows])) for rows in (best, worst))
         gap = torch.ones(3, left.shape[1], 4, device=left.device)
         return torch.cat([left, gap, right], dim=2).add(1).div(2).clamp(0, 1).cpu()
+
+
+def _in_colour(images: Tensor) -> Tensor:
+    """[n, C, H, W] -> [n, 3, H, W] fp32: grey three times, two channels and a black one."""
+    channels = images.shape[1]
+    if channels == 1:
+        return images.float().expand(-1, 3, -1, -1)
+    if channels == 2:
+        return torch.cat([images, -torch.ones_like(images[:, :1])], 1).float()
+    return images[:, :3].float()
 
 
 def _tile(images: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from topk_plugin.gate.effect_check import EffectCheck
-from topk_plugin.gate.gradient_gate import gradient_gate
-from topk_plugin.ops.gate_rows import gate_rows
+from topk_plugin.gate.gradient_gate import gradient_gate, gradient_gate_in_graph
 
 
 class Selection:
@@ -29,16 +28,16 @@ class Selection:
         self.labels: Tensor | None = None
         self._own_weights: Tensor | None = None
         self._check = check
-        self._waiting: list[Tensor] = []
+        self._gates_a_gradient = False  # a compiled backward pass can't tell
 
     def gate(self, x: Tensor) -> Tensor:
         """``x`` [N, ...], whose gradient will be weighted as :meth:`fill` says."""
         if torch.compiler.is_compiling():
-            # A graph can't ask for weights that are not computed yet; a hook is put on when they
-            # are.
-            gated = x.view_as(x)
-            self._waiting.append(gated)
-            return gated
+            if self._own_weights is None:
+                dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+                self._own_weights = torch.empty(self.batch_size, dtype=dtype, device=x.device)
+            self._gates_a_gradient |= x.requires_grad
+            return gradient_gate_in_graph(x, self._own_weights)
         gated = gradient_gate(x, self._weights)
         if gated.requires_grad:
             gated.register_hook(self._observe)
@@ -54,12 +53,12 @@ class Selection:
             own_weights: [N] weights of this rank's rows.
         """
         self.mask, self.scores, self.labels = mask, scores, labels
-        self._own_weights = own_weights
-        for gated in self._waiting:
-            if gated.requires_grad:
-                gated.register_hook(lambda gradient: gate_rows(gradient, own_weights))
-                self._check.gate_acted()
-        self._waiting = []
+        if self._own_weights is None:
+            self._own_weights = own_weights
+        else:
+            self._own_weights.copy_(own_weights)
+        if self._gates_a_gradient:
+            self._check.gate_acted()
 
     def _weights(self) -> Tensor:
         """Called by the gate in the backward pass."""

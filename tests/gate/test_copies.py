@@ -1,4 +1,4 @@
-"""Pickles and copies of a critic carry no trace of the gate; copies of a TopK are attached to none."""
+"""Copies of a critic carry no trace of the gate; copies of a TopK are attached to nothing."""
 
 import copy
 import io

@@ -91,7 +91,7 @@ def test_what_has_no_hooks_is_refused_and_nothing_is_left_behind() -> None:
     with pytest.raises(TypeError, match=r"not a function.* use step.gate"):
         topk.attach(lambda x: linear(x))
     scripted = torch.jit.trace(linear, torch.zeros(1, 3))
-    with pytest.raises(TypeError, match="attach to nn.Sequential"):
+    with pytest.raises(TypeError, match=r"attach to nn\.Sequential"):
         topk.attach(scripted)
     wrapped = nn.Sequential(scripted)
     topk.attach(wrapped)  # neither refusal has attached it

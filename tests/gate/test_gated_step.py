@@ -157,7 +157,7 @@ def test_misuse_is_named() -> None:
     ):
         judge(s.gate(fake)).mean().backward()
     balanced = at_half(policy="balanced")
-    with pytest.raises(ValueError, match="needs step.select"), balanced.generator_step() as s:
+    with pytest.raises(ValueError, match=r"needs step\.select"), balanced.generator_step() as s:
         s.select(judge(s.gate(fake)))
 
 

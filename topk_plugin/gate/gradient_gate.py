@@ -41,7 +41,7 @@ def gradient_gate(x: Tensor, weights: Weights) -> Tensor:
     return _GradientGate.apply(x, weights)
 
 
-@torch.compiler.allow_in_graph
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def gradient_gate_in_graph(x: Tensor, weights: Tensor) -> Tensor:
     """:func:`gradient_gate` for code that torch.compile traces: one that can be filled later.
 

@@ -18,7 +18,7 @@ from benchmarks.paper.claims import DISTANCE, claims, table
 from benchmarks.paper.presets import PRESETS
 from topk_plugin.base.files import atomic_write
 from topk_plugin.base.intervals import interval
-from topk_plugin.mixture.report.style import LABELS
+from topk_plugin.mixture.report.style import label
 from topk_plugin.mixture.report.summary import STEPS_TO_HALF
 from topk_plugin.study.power import PAPERS_GAIN, pairs_for_the_papers_gain
 from topk_plugin.study.report import change
@@ -70,7 +70,7 @@ def _mixture_table() -> str:
     for training in _read("mixture/summary.json")["trainings"]:
         for arm in training["settings"]["arms"]:
             rows = {r["measure"]: r for r in training["rows"] if r["arm"] == arm["name"]}
-            cells = [str(training["settings"]["modes"]), LABELS[arm["name"]]]
+            cells = [str(training["settings"]["modes"]), label(arm["name"])]
             for measure, form in SHOWN.items():
                 row = rows[measure]
                 low, high = row["interval"]

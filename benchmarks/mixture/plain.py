@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from topk_plugin import KSchedule, TopK
+from topk_plugin import TopK
 from topk_plugin.mixture.lab.ensemble import INITIAL_STREAM
 from topk_plugin.mixture.lab.randomness import Noise, generator_of
 from topk_plugin.mixture.lab.settings import Arm, Settings
@@ -41,12 +41,12 @@ class PlainTraining:
         self.critic_optimizer = torch.optim.Adam(
             self.critic.parameters(), lr=settings.lr, betas=betas
         )
-        self.noise = Noise((seed,), settings.batch, settings.latent, settings.modes)
+        self.noise = Noise((seed,), settings.batch, settings.latent, settings.target)
         self.lottery = torch.zeros(0)
         self.topk: TopK | None = None
         if arm.gamma < 1:
             self.topk = TopK(
-                KSchedule(arm.gamma, arm.nu, every=arm.every),
+                arm.schedule,
                 policy="top" if arm.policy == "random" else arm.policy,
                 normalize=arm.normalize,
             )
@@ -72,12 +72,18 @@ class PlainTraining:
         self.lottery = noise["lottery"]
         with self.topk.generator_step() if self.topk else nullcontext():
             scores = self.critic(self.generator(noise["generator_latents"]))
-            non_saturating = self.settings.loss == "non-saturating"
-            (softplus(-scores) if non_saturating else -scores).mean().backward()
+            self._generator_loss(scores).backward()
         self.generator_optimizer.step()
         if self.topk and self.step >= self.arm.onset:
             self.topk.end_step()
         self.step += 1
+
+    def _generator_loss(self, scores: Tensor) -> Tensor:
+        if self.settings.loss == "non-saturating":
+            return softplus(-scores).mean()
+        if self.settings.loss == "least-squares":
+            return 0.5 * (scores - 1).square().mean()
+        return -scores.mean()
 
     def _critic_loss(self, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
         on_real, on_fake = self.critic(real), self.critic(fake)
@@ -85,6 +91,8 @@ class PlainTraining:
             return (softplus(-on_real) + softplus(on_fake)).mean()
         if self.settings.loss == "hinge":
             return (torch.relu(1 - on_real) + torch.relu(1 + on_fake)).mean()
+        if self.settings.loss == "least-squares":
+            return 0.5 * ((on_real - 1).square() + on_fake.square()).mean()
         between = (fake + mix * (real - fake)).requires_grad_()
         (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
         penalty = (slope.norm(dim=1) - 1).square().mean()

@@ -37,10 +37,14 @@ def test_a_small_experiment_ends_in_a_report_that_is_not_repeated(
         ("--nu 1.5", "nu must be a number above 0 and at most 1, not 1.5"),
         ("--seeds 0", "no seeds: give at least one"),
         ("--steps 10 --evaluations 20", "at most one a step"),
-        ("--loss mse", "choose non-saturating, hinge or wgan-gp"),
+        ("--loss mse", "choose non-saturating, hinge, wgan-gp or least-squares"),
         ("--normalize mean", "choose kept or batch"),
         ("--arms top top", "arms must differ"),
         ("--modes 4 4", "modes must differ"),
+        ("--release_from 30%", "release_to must be given too"),
+        ("--arm mine speed=3", "give KEY=VALUE, with a key of policy, gamma"),
+        ("--arm mine nu=high", "--arm mine nu=high: 'high' is no number"),
+        ("--layout ring --modes 1", "modes of a ring must be 2 or more"),
     ],
 )
 def test_wrong_options_end_in_one_sentence(
@@ -51,6 +55,19 @@ def test_wrong_options_end_in_one_sentence(
     assert said in message
     assert len(message.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_arms_of_any_schedule_are_compared(tmp_path: Path) -> None:
+    arguments = ["mixture", "-save", str(tmp_path), *TINY, "--steps", "60", "--evaluations", "20"]
+    more = ["--arm", "nu a quarter", "nu=0.25", "release_from=50%", "release_to=55"]
+    assert main([*arguments, "--arms", "full", "released", *more]) == 0
+    report = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| 4 | top-k, released |" in report
+    assert "| 4 | nu a quarter |" in report
+    assert "back to all of it from step 18 to 36" in report
+    assert (
+        "nu a quarter: k falls by gamma 0.99 every 1 steps to nu 0.25 of the batch, and " in report
+    )
 
 
 def test_other_settings_in_the_same_folder_are_refused(

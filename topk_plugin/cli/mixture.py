@@ -4,9 +4,11 @@ import argparse
 import dataclasses
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.cli.common import add_device_argument, chosen_device, nonempty_path, say
 
 HELP = "the paper's analysis on a 2-D mixture of Gaussians, with error bars"
@@ -14,7 +16,9 @@ HELP = "the paper's analysis on a 2-D mixture of Gaussians, with error bars"
 SETTINGS: dict[str, tuple[type, str]] = {
     "std": (float, "standard deviation of each Gaussian"),
     "spacing": (float, "distance of neighbouring means"),
-    "loss": (str, "non-saturating, hinge or wgan-gp"),
+    "layout": (str, "of the means: grid or ring"),
+    "imbalance": (float, "how many times likelier the likeliest Gaussian is than the rarest"),
+    "loss": (str, "non-saturating, hinge, wgan-gp or least-squares"),
     "penalty": (float, "weight of wgan-gp's gradient penalty"),
     "steps": (int, "generator updates"),
     "critic_steps": (int, "critic updates before each of them"),
@@ -28,11 +32,27 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "evaluations": (int, "how often measured, evenly"),
     "samples": (int, "samples measured"),
 }
-SCHEDULE: dict[str, tuple[type, str]] = {
+
+
+def steps_or_part(text: str) -> int | str:
+    """A number of steps, or a part of the training such as "30%"."""
+    return text if text.endswith("%") else int(text)
+
+
+SCHEDULE: dict[str, tuple[Callable[[str], Any], str]] = {
     "gamma": (float, "factor on the kept fraction (default: 0.99)"),
     "nu": (float, "floor of the kept fraction (default: 0.75)"),
     "every": (int, "steps between two factors (default: a 50th of the training)"),
     "onset": (int, "steps with the full batch before (default: 0)"),
+    "release_from": (
+        steps_or_part,
+        "step, or part of the training such as 30%%, from which k rises again (default: never, and "
+        "30%% for the arm released)",
+    ),
+    "release_to": (
+        steps_or_part,
+        "step or part at which k is the whole batch again (default: 60%% for the arm released)",
+    ),
     "normalize": (str, "kept: mean over the kept samples (default); batch: over the batch"),
 }
 
@@ -63,14 +83,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arms",
         nargs="+",
-        choices=("full", "top", "bottom", "random"),
+        choices=("full", "top", "bottom", "random", "released"),
         default=["full", "top", "bottom", "random"],
-        help="the first one is the baseline of the comparisons (default: all four)",
+        help="the first one is the baseline of the comparisons; released is top-k whose k rises "
+        "again (default: all but that)",
+    )
+    parser.add_argument(
+        "--arm",
+        dest="more_arms",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="one more arm, with what differs from the schedule: policy, gamma, nu, every, onset, "
+        "release_from, release_to, normalize; may be repeated",
     )
     parser.add_argument(
         "--analyses", type=int, metavar="N", help="oracle analyses along each training"
     )
-    for group, title in ((SCHEDULE, "schedule of k"), (SETTINGS, "training")):
+    groups: tuple[tuple[Mapping[str, tuple[Callable[[str], Any], str]], str], ...] = (
+        (SCHEDULE, "schedule of k"),
+        (SETTINGS, "training"),
+    )
+    for group, title in groups:
         section = parser.add_argument_group(title)
         for name, (kind, text) in group.items():
             section.add_argument(f"--{name}", type=kind, help=text)
@@ -96,8 +131,11 @@ def run(options: argparse.Namespace) -> int:
     settings = {n: getattr(options, n) for n in SETTINGS if getattr(options, n) is not None}
     preset = dataclasses.replace(preset, **given, settings={**preset.settings, **settings})
     schedule = {n: getattr(options, n) for n in SCHEDULE if getattr(options, n) is not None}
+    more_arms = tuple(_arm(words) for words in options.more_arms)
     results = []
-    for setting in trainings(preset, arm_names=tuple(options.arms), schedule=schedule):
+    for setting in trainings(
+        preset, arm_names=tuple(options.arms), schedule=schedule, more_arms=more_arms
+    ):
         folder = Path(options.save_dir) / f"modes-{setting.modes}"
         with tqdm(total=setting.steps, unit="step", desc=f"{setting.modes} modes") as bar:
 
@@ -116,3 +154,24 @@ def run(options: argparse.Namespace) -> int:
     write_report(results, report, shlex.join(["topk-plugin", *sys.argv[1:]]))
     say(f"report: {report / REPORT_FILE}")
     return 0
+
+
+def _arm(words: list[str]) -> dict[str, Any]:
+    """What differs in one more arm: its name, then KEY=VALUE."""
+    name, *pairs = words
+    arm: dict[str, Any] = {"name": name}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        kinds: dict[str, Callable[[str], Any]] = {
+            "policy": str,
+            **{known: kind for known, (kind, _) in SCHEDULE.items()},
+        }
+        if not equals or key not in kinds:
+            raise UserError(
+                f"--arm {name} {pair}: give KEY=VALUE, with a key of {', '.join(kinds)}"
+            )
+        try:
+            arm[key] = kinds[key](text)
+        except ValueError as error:
+            raise UserError(f"--arm {name} {pair}: {text!r} is no number") from error
+    return arm

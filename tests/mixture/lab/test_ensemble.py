@@ -13,6 +13,7 @@ ARMS = (
     Arm("late", gamma=0.9, nu=0.5, every=2, onset=7, normalize="batch"),
     Arm("bottom", policy="bottom", gamma=0.9, nu=0.5, every=2),
     Arm("random", policy="random", gamma=0.9, nu=0.5, every=2),
+    Arm("released", gamma=0.5, nu=0.5, every=2, release_from=12, release_to=24),
 )
 
 
@@ -35,7 +36,7 @@ def assert_same(ensemble: Ensemble, plain: PlainTraining, replica: int, toleranc
             torch.testing.assert_close(own, other, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("loss", ["non-saturating", "hinge", "wgan-gp"])
+@pytest.mark.parametrize("loss", ["non-saturating", "hinge", "wgan-gp", "least-squares"])
 def test_each_replica_is_what_a_plain_loop_with_topk_attached_gives(loss: str) -> None:
     settings = small(loss=loss, critic_steps=2 if loss == "wgan-gp" else 1)
     ensemble = Ensemble(settings, dtype=torch.float64)
@@ -59,7 +60,7 @@ def test_arms_differ_only_once_k_has_fallen() -> None:
             torch.testing.assert_close(own, full, rtol=0, atol=1e-6)
     for _ in range(4):
         ensemble.train_step()
-    full, top, late, bottom, random = (parameters(ensemble.generator, r)[0] for r in range(5))
+    full, top, late, bottom, random, _ = (parameters(ensemble.generator, r)[0] for r in range(6))
     torch.testing.assert_close(full, late, rtol=0, atol=1e-6)
     for one, other in ((full, top), (full, bottom), (top, bottom), (top, random), (full, random)):
         assert (one - other).abs().max() > 1e-4

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topk_plugin.mixture.lab.measures import HISTOGRAM_EDGES, measure
-from topk_plugin.mixture.lab.target import GridMixture
+from topk_plugin.mixture.lab.target import Mixture
 
-TARGET = GridMixture(4, std=0.05)
+TARGET = Mixture(4, std=0.05)
 
 
 def around(counts: list[int], distance_in_std: float = 0.0) -> torch.Tensor:
@@ -34,6 +34,19 @@ def test_a_mode_with_one_sample_is_recovered_but_not_strictly() -> None:
     assert measured["recovered_strictly"] == 0.5
     shares = [0.01, 0.04, 0.05, 0.9]
     assert measured["kl"] == pytest.approx(sum(p * math.log(4 * p) for p in shares))
+
+
+def test_shares_are_compared_with_those_of_the_mixture() -> None:
+    target = Mixture(4, imbalance=27.0)
+    counts = (target.shares * 40 + 1e-9).long().tolist()  # 27, 9, 3 and 1 of 40, somewhere
+    assert sorted(counts) == [1, 3, 9, 27]
+    measured = measure(around(counts), target)
+    assert measured["kl"] == pytest.approx(0, abs=1e-12)
+    assert measured["recovered_strictly"] == 1
+    even = measure(around([10] * 4), target)
+    assert even["kl"] == pytest.approx(-sum(math.log(4 * s) for s in target.shares.tolist()) / 4)
+    nothing = measure(torch.full((10, 2), 1e9), target)
+    assert nothing["kl"] == pytest.approx(math.log(40))
 
 
 def test_low_quality_samples_recover_nothing() -> None:

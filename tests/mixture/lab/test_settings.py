@@ -18,8 +18,10 @@ FULL = (Arm("full", gamma=1.0),)
         ({"arms": ()}, "no arms"),
         ({"arms": FULL * 2}, "arms must differ"),
         ({"modes": 24}, "square number"),
+        ({"layout": "line"}, "layout must be grid or ring"),
+        ({"imbalance": 0.5}, "imbalance must be"),
         ({"std": -1.0}, "std"),
-        ({"loss": "lsgan"}, "non-saturating, hinge or wgan-gp"),
+        ({"loss": "lsgan"}, "non-saturating, hinge, wgan-gp or least-squares"),
         ({"steps": 0}, "steps 0"),
         ({"batch": -3}, "batch -3"),
         ({"evaluations": 300, "steps": 200}, "there are 200"),
@@ -42,6 +44,8 @@ def test_wrong_settings(changes: dict, said: str) -> None:
         ({"onset": -1}, "onset -1"),
         ({"policy": "balanced"}, "top, bottom or random"),
         ({"normalize": "mean"}, "kept or batch"),
+        ({"release_from": 10}, "release_to must be given too"),
+        ({"release_from": 10, "release_to": 5}, "release_to must be"),
     ],
 )
 def test_wrong_arms(changes: dict, said: str) -> None:
@@ -50,8 +54,43 @@ def test_wrong_arms(changes: dict, said: str) -> None:
 
 
 def test_k_stays_the_batch_until_the_onset() -> None:
-    arm = Arm("late", gamma=0.5, nu=0.1, every=10, onset=20)
-    assert [arm.k(step, 16) for step in (0, 19, 20, 29, 30, 40, 1000)] == [16, 16, 16, 16, 8, 4, 1]
+    arm = Arm("late", gamma=0.5, nu=0.1, every=10, onset=20)  # nu B is 1.6
+    assert [arm.k(step, 16) for step in (0, 19, 20, 29, 30, 40, 1000)] == [16, 16, 16, 16, 8, 4, 2]
+
+
+def test_a_release_counts_steps_whatever_the_onset() -> None:
+    for onset in (0, 20):
+        arm = Arm("r", gamma=0.5, nu=0.5, every=10, onset=onset, release_from=60, release_to=80)
+        assert arm.k(onset, 16) == 16
+        assert [arm.k(step, 16) for step in (50, 60, 69, 70, 80, 1000)] == [8, 8, 8, 12, 16, 16]
+    assert not arm.drops_nothing
+    assert Arm("full", gamma=1.0).drops_nothing
+
+
+def test_the_released_arm_is_the_only_one_that_is_released() -> None:
+    preset = Preset((4,), 1, 50, 0, {"steps": 1000})
+    names = ("full", "top", "released")
+    (settings,) = trainings(preset, arm_names=names, schedule={"gamma": 0.5, "nu": 0.5})
+    assert [arm.release_from for arm in settings.arms] == [None, None, 300]
+    given = {"release_from": "50%", "release_to": 900}
+    (settings,) = trainings(preset, arm_names=names, schedule=given)
+    assert [arm.release_to for arm in settings.arms] == [None, None, 900]
+    assert settings.arms[2].release_from == 500
+    (settings,) = trainings(preset, arm_names=("full", "top"), schedule=given)
+    assert settings.arms[1].release_from == 500
+
+
+def test_any_arm_can_be_added() -> None:
+    preset = Preset((4,), 1, 50, 0, {"steps": 1000})
+    more = ({"name": "mine", "policy": "random", "nu": 0.25, "release_from": "10%"},)
+    with pytest.raises(UserError, match="release_to must be given too"):
+        trainings(preset, arm_names=("full",), schedule={}, more_arms=more)
+    more[0]["release_to"] = "10%"
+    (settings,) = trainings(preset, arm_names=("full",), schedule={}, more_arms=more)
+    mine = Arm("mine", policy="random", nu=0.25, every=20, release_from=100, release_to=100)
+    assert settings.arms[1] == mine
+    with pytest.raises(UserError, match="a part such as 30%"):
+        trainings(preset, arm_names=("full",), schedule={"onset": "140%"})
 
 
 def test_evaluations_end_at_the_end() -> None:

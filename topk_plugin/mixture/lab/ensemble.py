@@ -43,7 +43,7 @@ class Ensemble:
         self.settings = settings
         self.step = 0
         self._device, self._dtype = torch.device(device), dtype
-        self._noise = Noise(settings.seeds, settings.batch, settings.latent, settings.modes)
+        self._noise = Noise(settings.seeds, settings.batch, settings.latent, settings.target)
         hidden = [settings.width] * settings.layers
         streams = [generator_of(seed, INITIAL_STREAM) for seed in settings.seeds]
         self.generator = self._stack(

@@ -13,7 +13,7 @@ from topk_plugin.mixture.lab.networks import (
     input_gradient,
 )
 
-Loss = Literal["non-saturating", "hinge", "wgan-gp"]
+Loss = Literal["non-saturating", "hinge", "wgan-gp", "least-squares"]
 LOSSES: tuple[str, ...] = get_args(Loss)
 
 
@@ -27,8 +27,9 @@ def critic_loss(
         real, fake: [E, N, 2] points.
         mix: [E, N, 1] in [0, 1], where between real and fake the gradient penalty looks; only read
             by ``"wgan-gp"``.
-        loss: ``"non-saturating"`` (Goodfellow et al. 2014), ``"hinge"`` (Lim & Ye 2017) or
-            ``"wgan-gp"`` (Gulrajani et al. 2017).
+        loss: ``"non-saturating"`` (Goodfellow et al. 2014), ``"hinge"`` (Lim & Ye 2017),
+            ``"wgan-gp"`` (Gulrajani et al. 2017) or ``"least-squares"`` (Mao et al. 2017; fakes
+            0, reals 1).
         penalty: weight of the gradient penalty.
     """
     n = real.shape[1]
@@ -39,6 +40,8 @@ def critic_loss(
         return (softplus(-on_real) + softplus(on_fake)).mean(-1)
     if loss == "hinge":
         return (torch.relu(1 - on_real) + torch.relu(1 + on_fake)).mean(-1)
+    if loss == "least-squares":
+        return 0.5 * ((on_real - 1).square() + on_fake.square()).mean(-1)
     between = fake + mix * (real - fake)
     _, hidden = forward_with_hidden(parameters, between)
     slope = input_gradient(parameters, hidden).norm(dim=-1)
@@ -47,5 +50,10 @@ def critic_loss(
 
 def generator_loss(scores: Tensor, loss: str) -> Tensor:
     """Loss of each generator, [E], from its samples' scores [E, N]."""
-    per_sample = softplus(-scores) if loss == "non-saturating" else -scores
+    if loss == "non-saturating":
+        per_sample = softplus(-scores)
+    elif loss == "least-squares":
+        per_sample = 0.5 * (scores - 1).square()
+    else:
+        per_sample = -scores
     return per_sample.mean(-1)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from topk_plugin.mixture.lab.target import HIGH_QUALITY_STD, GridMixture
+from topk_plugin.mixture.lab.target import HIGH_QUALITY_STD, Mixture
 
 STRICT_SHARE = 0.2
 """A mode is strictly recovered with at least this part of its fair share of the samples, all of
@@ -20,7 +20,7 @@ BIN_NAMES = (
 MEASURES = ("high_quality", "recovered", "recovered_strictly", "kl")
 
 
-def measure(samples: Tensor, target: GridMixture) -> dict[str, Tensor]:
+def measure(samples: Tensor, target: Mixture) -> dict[str, Tensor]:
     """Measures of sets of samples.
 
     Args:
@@ -30,9 +30,10 @@ def measure(samples: Tensor, target: GridMixture) -> dict[str, Tensor]:
     Returns:
         ``high_quality``: fraction of samples within 4 std of the nearest mean; ``recovered``:
         fraction of modes with at least one high-quality sample; ``recovered_strictly``: fraction
-        of modes whose high-quality samples are at least a fifth of their fair share n / modes;
+        of modes whose high-quality samples are at least a fifth of their fair share of the n;
         ``kl``: Kullback-Leibler divergence, in nats, of the modes' shares of the high-quality
-        samples from equal shares (log(modes) if there is no such sample), each [...];
+        samples from the mixture's (the largest possible if there is no such sample: all on the
+        rarest mode), each [...];
         ``histogram``: fractions of samples by distance to the nearest mean in std, [..., bins],
         bin edges ``HISTOGRAM_EDGES``. Samples that are not finite are of low quality and in the
         last bin. All fp64.
@@ -50,13 +51,14 @@ def measure(samples: Tensor, target: GridMixture) -> dict[str, Tensor]:
         *samples.shape[:-2], len(HISTOGRAM_EDGES), dtype=torch.float64, device=samples.device
     )
     histogram.scatter_add_(-1, bins, torch.ones_like(distance, dtype=torch.float64))
+    fair = target.shares.to(samples.device)
     share = occupancy / occupancy.sum(-1, keepdim=True)
-    kl = torch.special.xlogy(share, share * target.modes).sum(-1)
-    none_good = torch.log(torch.tensor(float(target.modes), dtype=torch.float64))
+    kl = torch.special.xlogy(share, share / fair).sum(-1)
+    none_good = -fair.min().log()
     return {
         "high_quality": good.double().mean(-1),
         "recovered": (occupancy > 0).double().mean(-1),
-        "recovered_strictly": (occupancy >= STRICT_SHARE * n / target.modes).double().mean(-1),
+        "recovered_strictly": (occupancy >= STRICT_SHARE * n * fair).double().mean(-1),
         "kl": kl.nan_to_num(nan=none_good.item()),
         "histogram": histogram / n,
     }

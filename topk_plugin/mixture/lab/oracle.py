@@ -18,7 +18,7 @@ from topk_plugin.mixture.lab.losses import generator_loss
 from topk_plugin.mixture.lab.measures import HISTOGRAM_EDGES
 from topk_plugin.mixture.lab.networks import Parameters, forward
 from topk_plugin.mixture.lab.randomness import generator_of
-from topk_plugin.mixture.lab.target import GridMixture
+from topk_plugin.mixture.lab.target import Mixture
 
 ANALYSIS_STREAM = 3
 BATCHES = 8
@@ -168,7 +168,7 @@ def _summary(
     samples: Tensor,
     kept: dict[str, Tensor],
     moved: dict[str, Tensor],
-    target: GridMixture,
+    target: Mixture,
     arms: int,
 ) -> dict[str, Any]:
     """One kind's part of the result of :func:`analyse`."""

@@ -1,5 +1,6 @@
 """Trainings that belong together under one name."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,10 @@ from topk_plugin.mixture.lab.settings import Arm, Settings
 ARMS = ("full", "top", "bottom", "random")
 """Full batch, top-k, and the controls bottom-k and random-k with the same schedule. The first one
 is the baseline that the others are compared with."""
+RELEASED = "released"
+"""Top-k with the same schedule and a release."""
+RELEASE = (0.3, 0.6)
+"""Parts of the training between which it is released, if nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +54,46 @@ PRESETS = {
 }
 
 
-def arms(names: tuple[str, ...], schedule: Arm) -> tuple[Arm, ...]:
-    """The arms called ``names`` (of ``ARMS``), all but the full batch with the given schedule."""
+def arms(names: tuple[str, ...], schedule: Arm, steps: int = 0) -> tuple[Arm, ...]:
+    """The arms called ``names``, all but the full batch with the given schedule.
+
+    Args:
+        names: of ``ARMS``, or ``RELEASED``. With that among them, no other arm is released.
+        schedule: of k.
+        steps: of the training; ``RELEASED`` needs them if the schedule has no release.
+    """
+    released = replace(schedule, name=RELEASED, policy="top")
+    if RELEASED in names:
+        if schedule.release_from is None and schedule.release_to is None:
+            begin, end = (round(part * steps) for part in RELEASE)
+            released = replace(released, release_from=begin, release_to=end)
+        schedule = replace(schedule, release_from=None, release_to=None)
     known: dict[str, Arm] = {
         "full": Arm("full", gamma=1.0),
         "top": replace(schedule, name="top", policy="top"),
         "bottom": replace(schedule, name="bottom", policy="bottom"),
         "random": replace(schedule, name="random", policy="random"),
+        RELEASED: released,
     }
     return tuple(known[name] for name in names)
 
 
 def trainings(
-    preset: Preset, *, arm_names: tuple[str, ...], schedule: dict[str, Any]
+    preset: Preset,
+    *,
+    arm_names: tuple[str, ...],
+    schedule: dict[str, Any],
+    more_arms: tuple[dict[str, Any], ...] = (),
 ) -> list[Settings]:
     """One training a number of modes.
 
     Args:
         preset: sizes.
-        arm_names: of ``ARMS``.
+        arm_names: of ``ARMS``, or ``RELEASED``.
         schedule: what differs from the defaults of :class:`Arm`; ``every`` follows from the
-            preset's ``moves`` if it is not given.
+            preset's ``moves`` if it is not given. Steps may be parts of the training, such as
+            ``"30%"``. With the arm ``RELEASED``, the release is that arm's only.
+        more_arms: each an arm's name and what differs from ``schedule``.
 
     Raises:
         UserError: an option is outside its range, or there are no modes.
@@ -81,9 +105,26 @@ def trainings(
     if preset.analyses < 0:
         raise UserError(f"analyses {preset.analyses}: give 0 or more")
     steps = preset.settings.get("steps", Settings.steps)
-    every = {"every": max(1, steps // preset.moves)}
-    chosen = arms(arm_names, Arm("schedule", **{**every, **schedule}))
+    common = {"every": max(1, steps // preset.moves), **schedule}
+    chosen = arms(arm_names, Arm("schedule", **_in_steps(common, steps)), steps)
+    chosen += tuple(Arm(**_in_steps({**common, **more}, steps)) for more in more_arms)
     return [
         Settings(arms=chosen, seeds=tuple(range(preset.seeds)), modes=modes, **preset.settings)
         for modes in preset.modes
     ]
+
+
+def _in_steps(options: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Parts of the training, such as "30%", as steps."""
+    counted = {}
+    for name, value in options.items():
+        if isinstance(value, str) and value.endswith("%"):
+            try:
+                part = float(value.removesuffix("%")) / 100
+            except ValueError:
+                part = math.nan
+            if not 0 <= part <= 1:
+                raise UserError(f"{name} {value}: give steps, or a part such as 30%")
+            value = round(part * steps)
+        counted[name] = value
+    return counted

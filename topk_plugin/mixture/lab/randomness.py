@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from topk_plugin.mixture.lab.target import Mixture
+
 BLOCK = 32
 """Steps drawn at once: the work a seed costs in Python is spread over them."""
 
@@ -21,14 +23,14 @@ class Noise:
         seeds: the seeds.
         batch: samples a batch, N.
         latent: latent dimension.
-        modes: number of Gaussians to draw real samples from.
+        target: the mixture to draw real samples from.
     """
 
     STREAM = 1
 
-    def __init__(self, seeds: tuple[int, ...], batch: int, latent: int, modes: int) -> None:
+    def __init__(self, seeds: tuple[int, ...], batch: int, latent: int, target: Mixture) -> None:
         self._generators = [generator_of(seed, self.STREAM) for seed in seeds]
-        self._batch, self._latent, self._modes = batch, latent, modes
+        self._batch, self._latent, self._target = batch, latent, target
         self._used = BLOCK
         self._block: dict[str, Tensor] = {}
         self._before: list[Tensor] = []
@@ -52,7 +54,7 @@ class Noise:
             {
                 "critic_latents": torch.randn(*n, self._latent, generator=g),
                 "generator_latents": torch.randn(*n, self._latent, generator=g),
-                "modes": torch.randint(self._modes, n, generator=g),
+                "modes": self._target.draw(n, g),
                 "spread": torch.randn(*n, 2, generator=g),
                 "mix": torch.rand(*n, 1, generator=g),
                 "lottery": torch.rand(*n, generator=g),

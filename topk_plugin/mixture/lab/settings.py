@@ -10,7 +10,7 @@ from topk_plugin.gate.policies import POLICIES
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.topk_settings import Normalize
 from topk_plugin.mixture.lab.losses import LOSSES
-from topk_plugin.mixture.lab.target import GridMixture
+from topk_plugin.mixture.lab.target import Mixture
 
 # the points of the plane have no classes
 ARM_POLICIES = tuple(name for name, policy in POLICIES.items() if not policy.needs_labels)
@@ -26,6 +26,8 @@ class Arm:
         gamma, nu, every: see :class:`topk_plugin.KSchedule`; ``every`` in steps. With gamma 1
             nothing is ever dropped: the full batch.
         onset: steps before gamma acts for the first time ``every`` steps later.
+        release_from, release_to: steps between which k rises back to the whole batch, in a straight
+            line that is looked at every ``every`` steps; None for the paper's schedule.
         normalize: see :class:`topk_plugin.TopK`.
 
     Raises:
@@ -38,6 +40,8 @@ class Arm:
     nu: float = 0.75
     every: int = 400
     onset: int = 0
+    release_from: int | None = None
+    release_to: int | None = None
     normalize: Normalize = "kept"
 
     def __post_init__(self) -> None:
@@ -60,7 +64,18 @@ class Arm:
     @property
     def schedule(self) -> KSchedule:
         """The schedule of k."""
-        return KSchedule(self.gamma, self.nu, every=self.every)
+        ends = [
+            None if step is None else (step - self.onset) / self.every
+            for step in (self.release_from, self.release_to)
+        ]
+        return KSchedule(
+            self.gamma, self.nu, every=self.every, release_from=ends[0], release_to=ends[1]
+        )
+
+    @property
+    def drops_nothing(self) -> bool:
+        """Whether it is the full batch under whatever policy."""
+        return self.schedule.lowest_fraction == 1.0
 
     def k(self, step: int, batch: int) -> int:
         """Samples kept in generator update ``step`` (0 is the first)."""
@@ -74,7 +89,7 @@ class Settings:
     Args:
         arms: the arms; their names differ.
         seeds: the seeds; a seed fixes initial weights, data and latents, alike in every arm.
-        modes, std, spacing: the target, see :class:`GridMixture`.
+        modes, std, spacing, layout, imbalance: the target, see :class:`Mixture`.
         loss: one of ``LOSSES``.
         penalty: weight of the gradient penalty of ``"wgan-gp"``.
         steps: generator updates.
@@ -95,6 +110,8 @@ class Settings:
     modes: int = 25
     std: float = 0.05
     spacing: float = 1.0
+    layout: str = "grid"
+    imbalance: float = 1.0
     loss: str = "non-saturating"
     penalty: float = 0.1
     steps: int = 20_000
@@ -144,9 +161,9 @@ class Settings:
             raise UserError(str(error)) from error
 
     @property
-    def target(self) -> GridMixture:
+    def target(self) -> Mixture:
         """The mixture."""
-        return GridMixture(self.modes, self.std, self.spacing)
+        return Mixture(self.modes, self.std, self.spacing, self.layout, self.imbalance)
 
     @property
     def evaluation_steps(self) -> list[int]:

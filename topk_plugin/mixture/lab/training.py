@@ -40,6 +40,7 @@ def train(
     *,
     device: torch.device | str = "cpu",
     analyses: int = 0,
+    watch: Callable[[Ensemble], dict[str, Tensor]] | None = None,
     progress: Callable[[int], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Train every arm and seed, or go on where an earlier call was stopped.
@@ -51,15 +52,16 @@ def train(
         device: where.
         analyses: how often the oracle analysis is made along the training, evenly, the last time
             at its end; 0 for never.
+        watch: called at each evaluation; what it returns, [arm, seed] each, is recorded.
         progress: called with the number of updates done, after each evaluation.
 
     Returns:
         The content of ``result.json``: ``settings``; ``steps`` [T]; ``series``: measure ->
         [T][arm][seed]; ``histogram`` [arm][seed][bin], averaged over the evaluations in the last
-        fifth; ``k`` [T][arm]; ``oracle``: see :func:`topk_plugin.mixture.lab.oracle.analyse`, one a
-        step of analysis, with its ``step`` and its ``field``, see
-        :func:`topk_plugin.mixture.lab.field.displacement_field`; ``seconds``: training time over
-        all attempts.
+        fifth; ``watched``: name -> [T][arm][seed]; ``k`` [T][arm]; ``oracle``: see
+        :func:`topk_plugin.mixture.lab.oracle.analyse`, one a step of analysis, with its ``step``
+        and its ``field``, see :func:`topk_plugin.mixture.lab.field.displacement_field`;
+        ``seconds``: training time over all attempts.
 
     Raises:
         UserError: the folder holds a run of other settings.
@@ -72,7 +74,7 @@ def train(
         return result
     remove_leftovers(folder)
     with _without_denormals():
-        return _train(settings, folder, identity, analyses, device, progress)
+        return _train(settings, folder, identity, analyses, device, watch, progress)
 
 
 @contextmanager
@@ -91,10 +93,11 @@ def _train(
     identity: str,
     analyses: int,
     device: torch.device | str,
+    watch: Callable[[Ensemble], dict[str, Tensor]] | None,
     progress: Callable[[int], None],
 ) -> dict[str, Any]:
     ensemble = Ensemble(settings, device=device)
-    records: dict[str, Any] = {"steps": [], "k": [], "oracle": [], "seconds": 0.0}
+    records: dict[str, Any] = {"steps": [], "k": [], "oracle": [], "watched": {}, "seconds": 0.0}
     records |= {name: [] for name in (*MEASURES, "histogram", "snapshots")}
     state_file = folder / STATE_FILE
     if state_file.exists():
@@ -115,6 +118,8 @@ def _train(
         while ensemble.step < step:
             ensemble.train_step()
         _evaluate(ensemble, latents, records, log)
+        for name, values in watch(ensemble).items() if watch else ():
+            records["watched"].setdefault(name, []).append(values.tolist())
         if step in analysed:
             field = displacement_field(ensemble)
             records["oracle"].append({"step": step, **analyse(ensemble), "field": field})
@@ -188,6 +193,7 @@ def _result(settings: Settings, identity: str, records: dict[str, Any]) -> dict[
         "steps": records["steps"],
         "series": {name: records[name] for name in MEASURES},
         "histogram": histogram.tolist(),
+        "watched": records["watched"],
         "k": records["k"],
         "oracle": records["oracle"],
         "seconds": records["seconds"],

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from topk_plugin.base.files import atomic_write
 from topk_plugin.mixture.lab.settings import Settings
 from topk_plugin.mixture.report.figures import scatter
-from topk_plugin.mixture.report.style import colour, label
+from topk_plugin.mixture.report.style import colours, label
 
 FRAMES = 50
 FRAMES_PER_SECOND = 8
@@ -26,7 +26,7 @@ def write_animation(result: dict[str, Any], snapshots: dict[str, Any], path: Pat
         path: of the GIF; nothing is written for a training of one arm.
     """
     settings = Settings.from_json(result["settings"])
-    names = [arm.name for arm in settings.arms]
+    names, marks = [arm.name for arm in settings.arms], colours(settings.arms)
     if len(names) < 2:
         return
     shown = [0, names.index("top") if "top" in names[1:] else 1]
@@ -38,7 +38,7 @@ def write_animation(result: dict[str, Any], snapshots: dict[str, Any], path: Pat
         figure.suptitle(f"step {snapshots['steps'][time]:,}", fontsize=11, family="monospace")
         for ax, a in zip(axes, shown, strict=True):
             ax.clear()
-            scatter(ax, settings, snapshots["samples"][time][a], colour(names[a]))
+            scatter(ax, settings, snapshots["samples"][time][a], marks[a])
             quality = result["series"]["high_quality"][time][a][0]
             ax.set_title(f"{label(names[a])}: {quality:4.0%} high quality", fontsize=10)
         return []

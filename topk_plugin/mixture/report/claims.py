@@ -3,25 +3,18 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
+from topk_plugin.base.intervals import UNDECIDED, Values, difference, judge
 from topk_plugin.mixture.lab.measures import HISTOGRAM_EDGES
 from topk_plugin.mixture.lab.oracle import KINDS, UPDATES
 from topk_plugin.mixture.lab.target import HIGH_QUALITY_STD
 
-FEWEST_SEEDS = 3
-"""With fewer, no interval over seeds."""
-FEWEST_TO_DECIDE = 5
-"""With fewer, no verdict: three seeds agree in sign by chance in a quarter of the cases."""
 NEAR_STD = 1.0
 """Samples within this many std of their mean should matter less."""
 
 GOOD_BINS = slice(0, HISTOGRAM_EDGES.index(HIGH_QUALITY_STD))
 NEAR_BINS = slice(0, HISTOGRAM_EDGES.index(NEAR_STD))
 FAR_BINS = slice(HISTOGRAM_EDGES.index(NEAR_STD), len(HISTOGRAM_EDGES))
-
-Values = NDArray[np.float64]
 
 
 def claims(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -48,9 +41,10 @@ def claims(result: dict[str, Any]) -> list[dict[str, Any]]:
         ``expected``: "below 0" or "above 0", if the claim is right; ``terms``: name -> mean over
         seeds of each quantity that the claim puts together; ``values``: one a seed, None where it
         has no such sample; ``seeds``: how many are not None; ``estimate``: their mean, None if
-        there are none; ``interval``: [low, high], the 95 % bootstrap interval of the mean, None
-        for fewer than 3 seeds; ``verdict``: "supported" or "contradicted" if the interval lies on
-        one side of 0 and there are at least 5 seeds, else "not decided".
+        there are none; ``interval``: [low, high], Student's 95 % interval of the mean, None for
+        fewer than 2 seeds; ``holm``: the t-test's p-value, corrected for all the claims that this
+        training is asked; ``verdict``: "supported" or "contradicted" where ``holm`` is under 0.05,
+        else "not decided".
     """
     if not result["oracle"]:
         return []
@@ -64,7 +58,27 @@ def claims(result: dict[str, Any]) -> list[dict[str, Any]]:
             analyses = [analysis[kind] for analysis in result["oracle"]]
             for claim in _claims_of(analyses, replicas):
                 tested.append({"arm": names[a], "kind": kind, **claim})
+    decide(tested)
     return tested
+
+
+def decide(tested: list[dict[str, Any]]) -> None:
+    """Add ``interval``, ``holm`` and ``verdict`` to the claims of one training, from their values.
+
+    See :func:`claims`.
+    """
+    family = []
+    for claim in tested:
+        known = np.array([value for value in claim["values"] if value is not None], dtype=float)
+        found = {"mean": None, "interval": None, "t_test": None}
+        family.append(difference(known, np.zeros_like(known)) if known.size else found)
+    judge(family, lower_is_better=False)
+    for claim, found in zip(tested, family, strict=True):
+        claim["interval"], claim["holm"] = found["interval"], found["holm"]
+        claim["verdict"] = UNDECIDED
+        if found["verdict"] != UNDECIDED:
+            as_claimed = (claim["estimate"] < 0) == (claim["expected"] == "below 0")
+            claim["verdict"] = "supported" if as_claimed else "contradicted"
 
 
 def _claims_of(analyses: list[dict[str, Any]], replicas: slice) -> list[dict[str, Any]]:
@@ -126,7 +140,6 @@ def _array(plain: list[Any]) -> Values:
 
 def _tested(claim: str, values: Values, expected: str, **terms: Values) -> dict[str, Any]:
     known = ~np.isnan(values)
-    interval = _interval(values[known])
     return {
         "claim": claim,
         "expected": expected,
@@ -134,23 +147,8 @@ def _tested(claim: str, values: Values, expected: str, **terms: Values) -> dict[
         "values": [float(value) if k else None for value, k in zip(values, known, strict=True)],
         "seeds": int(known.sum()),
         "estimate": _mean(values[known]),
-        "interval": interval,
-        "verdict": _verdict(interval, expected, int(known.sum())),
     }
 
 
 def _mean(values: Values) -> float | None:
     return float(values.mean()) if values.size else None
-
-
-def _interval(values: Values) -> list[float] | None:
-    if values.size < FEWEST_SEEDS:
-        return None
-    found = bootstrap((values,), np.mean, method="percentile", random_state=0).confidence_interval
-    return [float(found.low), float(found.high)]
-
-
-def _verdict(interval: list[float] | None, expected: str, seeds: int) -> str:
-    if interval is None or seeds < FEWEST_TO_DECIDE or interval[0] <= 0 <= interval[1]:
-        return "not decided"
-    return "supported" if (interval[1] < 0) == (expected == "below 0") else "contradicted"

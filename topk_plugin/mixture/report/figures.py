@@ -1,5 +1,6 @@
 """Figures of trainings: samples, curves, bars, distances."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from matplotlib.patches import Circle
 from torch import Tensor
 
 from topk_plugin.mixture.lab.measures import BIN_NAMES, HISTOGRAM_EDGES, MEASURES
-from topk_plugin.mixture.lab.settings import Settings
+from topk_plugin.mixture.lab.settings import Arm, Settings
 from topk_plugin.mixture.lab.target import HIGH_QUALITY_STD
-from topk_plugin.mixture.report.style import TITLES, colour, label
+from topk_plugin.mixture.report.style import TITLES, colours, label
 
 COLUMNS = 5
 """Points of time in the figure of samples."""
@@ -29,13 +30,13 @@ def samples_over_time(result: dict[str, Any], snapshots: dict[str, Any]) -> Figu
     """
     settings = Settings.from_json(result["settings"])
     chosen = np.linspace(0, len(snapshots["steps"]) - 1, COLUMNS + 1).round().astype(int)[1:]
-    rows = len(settings.arms)
+    rows, marks = len(settings.arms), colours(settings.arms)
     figure = Figure(figsize=(2 * COLUMNS, 2 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, COLUMNS, squeeze=False)
     for a, arm in enumerate(settings.arms):
         for column, i in enumerate(chosen):
             ax = axes[a][column]
-            scatter(ax, settings, snapshots["samples"][i][a], colour(arm.name))
+            scatter(ax, settings, snapshots["samples"][i][a], marks[a])
             if a == 0:
                 ax.set_title(f"step {snapshots['steps'][i]:,}", fontsize=10)
         axes[a][0].set_ylabel(label(arm.name), fontsize=10)
@@ -60,17 +61,18 @@ def curves(results: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(11, 2.6 * len(results) + 0.4), layout="constrained")
     axes = figure.subplots(len(results), len(MEASURES), squeeze=False)
     for row, result in zip(axes, results, strict=True):
-        names = [arm["name"] for arm in result["settings"]["arms"]]
+        arms = Settings.from_json(result["settings"]).arms
+        marks = colours(arms)
         for ax, measure in zip(row, MEASURES, strict=True):
             values = np.array(result["series"][measure])  # [T, arm, seed]
-            for a, name in enumerate(names):
+            for a, arm in enumerate(arms):
                 steps = np.array(result["steps"]) / 1000
-                ax.plot(steps, values[:, a].mean(-1), color=colour(name), label=label(name), lw=1.3)
+                ax.plot(steps, values[:, a].mean(-1), color=marks[a], label=label(arm.name), lw=1.3)
                 ax.fill_between(
                     steps,
                     values[:, a].min(-1),
                     values[:, a].max(-1),
-                    color=colour(name),
+                    color=marks[a],
                     alpha=0.12,
                     lw=0,
                 )
@@ -86,21 +88,23 @@ def curves(results: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def bars(summaries: dict[int, list[dict[str, Any]]]) -> Figure:
+def bars(summaries: dict[int, list[dict[str, Any]]], arms: Sequence[Arm]) -> Figure:
     """The table as bars with 95 % intervals; points are seeds.
 
     Args:
         summaries: number of modes -> :func:`topk_plugin.mixture.report.summary.summarise`.
+        arms: of every training.
     """
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     axes = figure.subplots(1, len(MEASURES))
+    marks = colours(arms)
     for ax, measure in zip(axes, MEASURES, strict=True):
         for m, rows in enumerate(summaries.values()):
             chosen = [row for row in rows if row["measure"] == measure]
             for a, row in enumerate(chosen):
                 x = m + (a - (len(chosen) - 1) / 2) * 0.8 / len(chosen)
                 name = label(row["arm"]) if m == 0 else None
-                ax.bar(x, row["mean"], 0.75 / len(chosen), color=colour(row["arm"]), label=name)
+                ax.bar(x, row["mean"], 0.75 / len(chosen), color=marks[a], label=name)
                 if row["interval"] is not None:
                     ax.plot([x, x], row["interval"], color="black", lw=1.2)
                 n = len(row["values"])
@@ -121,8 +125,9 @@ def distances(results: list[dict[str, Any]]) -> Figure:
     axes = figure.subplots(1, len(results), squeeze=False)[0]
     for ax, result in zip(axes, results, strict=True):
         fractions = np.array(result["histogram"]).mean(1)  # [arm, bin]
-        for arm, values in zip(result["settings"]["arms"], fractions, strict=True):
-            style = {"color": colour(arm["name"]), "label": label(arm["name"])}
+        arms = Settings.from_json(result["settings"]).arms
+        for arm, mark, values in zip(arms, colours(arms), fractions, strict=True):
+            style = {"color": mark, "label": label(arm.name)}
             ax.plot(range(len(BIN_NAMES)), values, marker="o", ms=3, lw=1.3, **style)
         good = HISTOGRAM_EDGES.index(HIGH_QUALITY_STD)
         ax.axvspan(-0.5, good - 0.5, color="#f3e3a0", alpha=0.5, lw=0, zorder=0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from topk_plugin.mixture.lab.measures import BIN_NAMES
 from topk_plugin.mixture.lab.oracle import COSINE_BINS, KINDS, UPDATES
 from topk_plugin.mixture.lab.settings import Settings
-from topk_plugin.mixture.report.style import colour, label
+from topk_plugin.mixture.report.style import label, update_colour
 
 KIND_TITLES = {"gradient": "plain gradient step", "optimizer": "the optimiser's own step"}
 
@@ -27,7 +27,7 @@ def cosines(result: dict[str, Any]) -> Figure:
     for column, kind in enumerate(KINDS):
         top, bottom = axes[0][column], axes[1][column]
         for update in UPDATES:
-            style = {"color": colour(update), "label": label(update), "lw": 1.4}
+            style = {"color": update_colour(update), "label": label(update), "lw": 1.4}
             pooled = np.sum([a[kind][update]["cosine_histogram"][0] for a in result["oracle"]], 0)
             top.plot(centres, pooled / pooled.sum(), **style)
             means = _binned(result["oracle"], kind, update, seeds)
@@ -80,8 +80,9 @@ def field(result: dict[str, Any]) -> Figure:
             longest = max(float(np.quantile(length, 0.9)), 1e-30)
             moved = moved * np.minimum(1, longest / np.maximum(length, 1e-30))[:, None]
             ax.scatter(*means.T, s=60, color="#f3e3a0", zorder=0)
-            ax.quiver(*positions.T, *(moved / longest * 0.5 * settings.spacing).T, angles="xy",
-                      scale_units="xy", scale=1, width=0.003, color=colour(update))  # fmt: skip
+            arrows = (moved / longest * 0.5 * settings.spacing).T
+            style = {"color": update_colour(update), "width": 0.003}
+            ax.quiver(*positions.T, *arrows, angles="xy", scale_units="xy", scale=1, **style)
             ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
             ax.set_title(f"{label(update)} step, after {analysis['step']:,} steps", fontsize=10)
     return figure

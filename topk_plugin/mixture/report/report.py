@@ -11,6 +11,7 @@ import torch
 
 from topk_plugin.base.files import atomic_write
 from topk_plugin.mixture.lab.measures import MEASURES
+from topk_plugin.mixture.lab.settings import Settings
 from topk_plugin.mixture.lab.training import SNAPSHOT_FILE
 from topk_plugin.mixture.report import figures, oracle_figures
 from topk_plugin.mixture.report.animation import write_animation
@@ -53,7 +54,10 @@ def write_report(results: list[tuple[Path, dict[str, Any]]], folder: Path, comma
             for count, result in modes.items()
         ],
     }
-    save(figures.bars(summaries), folder / "bars.png")
+    save(
+        figures.bars(summaries, Settings.from_json(results[0][1]["settings"]).arms),
+        folder / "bars.png",
+    )
     save(figures.curves(list(modes.values())), folder / "curves.png")
     save(figures.distances(list(modes.values())), folder / "distances.png")
     for trained, result in results:

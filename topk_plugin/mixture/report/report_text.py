@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from topk_plugin.mixture.lab.settings import Settings
+from topk_plugin.mixture.lab.settings import Arm, Settings
 from topk_plugin.mixture.lab.target import HIGH_QUALITY_STD
-from topk_plugin.mixture.report.style import LABELS, TITLES
+from topk_plugin.mixture.report.style import TITLES, label
 from topk_plugin.mixture.report.summary import STEPS_TO_HALF
 
 CLAIMS = {
@@ -51,7 +51,6 @@ def _how(content: dict[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     seconds = sum(training["seconds"] for training in trainings)
     spent = f"{seconds / 60:.0f} minutes" if seconds > 100 else f"{seconds:.0f} seconds"
-    schedule = next((arm for arm in s["arms"] if arm["gamma"] < 1), None)
     lines = [
         f"`{content['command']}`",
         "",
@@ -68,17 +67,31 @@ def _how(content: dict[str, Any]) -> list[str]:
         f"spread evenly over the grid would score {target.high_quality_by_chance:.2f} (dotted in "
         "the curves). Values are means over the evaluations in the last fifth of the training."
     )
-    if schedule is not None:
-        onset = f" from step {schedule['onset']:,} on" if schedule["onset"] else ""
-        lines.append(
-            f"k falls by gamma {schedule['gamma']:g} every {schedule['every']:,} steps{onset} to "
-            f"nu {schedule['nu']:g} of the batch; normalize {schedule['normalize']}."
-        )
+    lines += _schedules(Settings.from_json(s).arms)
     lines += [
         f"{versions}; {content['hardware']['processor']}, {content['hardware']['cores']} cores; "
         f"{spent} of training.",
     ]
     return lines
+
+
+def _schedules(arms: tuple[Arm, ...]) -> list[str]:
+    """A sentence for each schedule of k, with the arms that follow it."""
+    names: dict[str, list[str]] = {}
+    for arm in arms:
+        if not arm.drops_nothing:
+            names.setdefault(_schedule(arm), []).append(label(arm.name))
+    return [f"{', '.join(alike)}: {schedule}." for schedule, alike in names.items()]
+
+
+def _schedule(arm: Arm) -> str:
+    text = f"k falls by gamma {arm.gamma:g} every {arm.every:,} steps"
+    if arm.onset:
+        text += f" from step {arm.onset:,} on"
+    text += f" to nu {arm.nu:g} of the batch"
+    if arm.release_from is not None:
+        text += f", and back to all of it from step {arm.release_from:,} to {arm.release_to:,}"
+    return f"{text}; normalize {arm.normalize}"
 
 
 def _sentences(trainings: list[dict[str, Any]]) -> list[str]:
@@ -91,10 +104,10 @@ def _sentences(trainings: list[dict[str, Any]]) -> list[str]:
                 continue
             difference = row["difference"]
             said.append(
-                f"- {training['settings']['modes']} modes: {LABELS[row['arm']]} gives "
+                f"- {training['settings']['modes']} modes: {label(row['arm'])} gives "
                 f"{row['mean']:.2f} high-quality samples, "
                 f"{_number(difference['mean'], difference['interval'], '+.2f')} against "
-                f"{LABELS[baseline]}: **{difference['verdict']}**."
+                f"{label(baseline)}: **{difference['verdict']}**."
             )
     if said:
         said += [
@@ -118,7 +131,7 @@ def _table(trainings: list[dict[str, Any]], measure: str) -> list[str]:
         for row in training["rows"]:
             if row["measure"] != measure:
                 continue
-            cells = [str(training["settings"]["modes"]), LABELS[row["arm"]]]
+            cells = [str(training["settings"]["modes"]), label(row["arm"])]
             form = ",.0f" if measure == STEPS_TO_HALF else ".3f"
             cells.append(_number(row["mean"], row["interval"], form))
             if "difference" in row:
@@ -152,7 +165,7 @@ def _drift(trainings: list[dict[str, Any]]) -> list[str]:
         for row in training["rows"]:
             if row["measure"] == "high_quality":
                 lines.append(
-                    f"| {training['settings']['modes']} | {LABELS[row['arm']]} | "
+                    f"| {training['settings']['modes']} | {label(row['arm'])} | "
                     f"{_number(row['drift'], row['drift_interval'], '+.3f')} |"
                 )
     return lines
@@ -163,8 +176,8 @@ def _oracle(trainings: list[dict[str, Any]]) -> list[str]:
         "One generator step on the better half (by the critic's score) of a batch, on its worse "
         "half, or on all of it; how every sample of the batch moves, against the direction to its "
         "nearest mode. Steps start from the networks of the arm, several times along its "
-        "training; intervals are over seeds. A small number of seeds makes bootstrap intervals "
-        "narrow, and there are many claims: single verdicts are weak evidence.",
+        "training; Student's intervals over seeds, verdicts corrected for all claims of one "
+        "number of modes (Holm). An optimiser's step is mostly momentum, which all of them share.",
         "",
     ]
     for training in trainings:
@@ -182,7 +195,7 @@ def _oracle(trainings: list[dict[str, Any]]) -> list[str]:
                 "-" if c["estimate"] is None else _number(c["estimate"], c["interval"], "+.3f")
             )
             lines.append(
-                f"| {LABELS[c['arm']]} | {KINDS[c['kind']]} | {CLAIMS[c['claim']]} | "
+                f"| {label(c['arm'])} | {KINDS[c['kind']]} | {CLAIMS[c['claim']]} | "
                 f"{c['expected']} | {estimate} | "
                 f"{c['verdict']} |"
             )

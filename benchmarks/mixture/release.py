@@ -9,12 +9,16 @@ setting goes on where it was; a finished one is not repeated. Tables: --save.
 """
 
 import argparse
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from benchmarks.mixture.watchful import Rule, WatchfulEnsemble
 from topk_plugin.mixture.lab.proxies import proxies
 from topk_plugin.mixture.lab.settings import Arm, Settings
 from topk_plugin.mixture.lab.training import train
@@ -55,24 +59,43 @@ DEVELOPMENT_SCHEDULES: tuple[Schedule, ...] = (
     (0.25, 0.3, 0.6),
 )
 
+SECOND_ROUND_SCHEDULES: tuple[Schedule, ...] = (
+    (0.25, None, None),
+    (0.25, 0.3, 0.6),
+    (0.25, 0.4, 0.7),
+    (0.25, 0.5, 0.8),
+    (0.25, 0.2, 0.8),
+    (0.125, 0.3, 0.6),
+)
+SECOND_ROUND_RULES: dict[str, tuple[float, Rule]] = {
+    "nu 0.25, released at spread 2, as long again": (0.25, Rule(2.0)),
+    "nu 0.25, released at spread 3, over 30%": (0.25, Rule(3.0, 0.3)),
+    "nu 0.5, released at spread 1.5, as long again": (0.5, Rule(1.5)),
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The released schedule on the mixture.")
-    parser.add_argument("phase", choices=("development",))
+    parser.add_argument("phase", choices=("development", "development2"))
     parser.add_argument("--runs", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--only", nargs="*", default=list(DEVELOPMENT), help="names of settings")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for name in options.only:
-        settings = settings_of(DEVELOPMENT[name], DEVELOPMENT_SCHEDULES, DEVELOPMENT_SEEDS)
+        rules = SECOND_ROUND_RULES if options.phase == "development2" else {}
+        schedules = SECOND_ROUND_SCHEDULES if rules else DEVELOPMENT_SCHEDULES
+        settings = settings_of(DEVELOPMENT[name], schedules, DEVELOPMENT_SEEDS, rules)
         with tqdm(total=settings.steps, desc=name, unit="step", mininterval=10) as bar:
 
             def advance(step: int, bar: Any = bar) -> None:
                 bar.update(step - bar.n)
 
             folder = options.runs / options.phase / folder_of(name)
-            train(settings, folder, watch=proxies, progress=advance)
+            make = partial(
+                WatchfulEnsemble, rules={name: rule for name, (_, rule) in rules.items()}
+            )
+            train(settings, folder, watch=proxies, make=make, progress=advance)
 
 
 def folder_of(setting: str) -> str:
@@ -81,12 +104,19 @@ def folder_of(setting: str) -> str:
 
 
 def settings_of(
-    changes: dict[str, Any], schedules: tuple[Schedule, ...], seeds: tuple[int, ...]
+    changes: dict[str, Any],
+    schedules: tuple[Schedule, ...],
+    seeds: tuple[int, ...],
+    rules: Mapping[str, tuple[float, Rule]] = MappingProxyType({}),
 ) -> Settings:
-    """The full batch and top-k with every schedule, for every seed."""
+    """The full batch and top-k with every schedule and every rule, for every seed."""
     changes = {**BASE, **changes}
     arms = [Arm("full batch", gamma=1.0)]
     arms += [Arm(name_of(s), **_schedule(s, changes["steps"])) for s in schedules]
+    arms += [
+        Arm(name, **_schedule((nu, None, None), changes["steps"]))
+        for name, (nu, _) in rules.items()
+    ]
     return Settings(tuple(arms), seeds, **changes)
 
 

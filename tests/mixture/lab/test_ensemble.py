@@ -84,7 +84,7 @@ def test_the_random_arm_keeps_k_random_samples_and_never_one_that_is_not_finite(
     scores = torch.zeros(2, 8)
     scores[1, :3] = torch.nan
     lottery = torch.linspace(1, 0, 8).expand(2, 8)
-    kept = ensemble.kept(scores, lottery, torch.tensor([4]))
+    kept = ensemble.kept(scores, lottery, torch.tensor([4, 4]))
     assert kept.tolist() == [[True] * 4 + [False] * 4, [False] * 3 + [True] * 4 + [False]]
 
 

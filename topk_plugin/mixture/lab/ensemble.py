@@ -116,18 +116,23 @@ class Ensemble:
         self.generator_optimizer.step()
 
     def _kept_now(self) -> tuple[Tensor, Tensor]:
-        """k [A] and the weight [A] of kept samples; new tensors only when a k moves."""
-        s = self.settings
-        ks = [arm.k(self.step, s.batch) for arm in s.arms]
+        """k [E] and the weight [E] of kept samples; new tensors only when a k moves."""
+        ks = self.ks()
         if self._k is None or ks != self._ks:
             self._ks = ks
             self._k = torch.tensor(ks, device=self._device)
+            arms = [arm for arm in self.settings.arms for _ in self.settings.seeds]
             weights = [
-                s.batch / k if arm.normalize == "kept" else 1.0
-                for arm, k in zip(s.arms, ks, strict=True)
+                self.settings.batch / k if arm.normalize == "kept" else 1.0
+                for arm, k in zip(arms, ks, strict=True)
             ]
             self._weight = torch.tensor(weights, device=self._device, dtype=self._dtype)
         return self._k, self._weight
+
+    def ks(self) -> list[int]:
+        """[E]: the samples that each replica keeps in its next generator update."""
+        s = self.settings
+        return [k for arm in s.arms for k in [arm.k(self.step, s.batch)] * len(s.seeds)]
 
     def _generator_losses(
         self,
@@ -140,7 +145,7 @@ class Ensemble:
     ) -> Tensor:
         scores = forward(critic, forward(generator, latents)).squeeze(-1)
         mask = self.kept(scores.detach(), lottery, k)
-        weights = mask * weight.repeat_interleave(len(self.settings.seeds)).unsqueeze(-1)
+        weights = mask * weight.unsqueeze(-1)
         # The critic treats each sample by itself, so the gate may sit at its output: what it
         # zeroes there is zero at the critic's input too.
         gated = gradient_gate(scores, weights)
@@ -152,7 +157,7 @@ class Ensemble:
         Args:
             scores: [E, N], the critics'.
             lottery: [E, N] uniform noise, a seed's own, for the policies that need it.
-            k: [A] integers.
+            k: [E] integers.
 
         Returns:
             Bool [E, N].
@@ -161,8 +166,7 @@ class Ensemble:
         masks, first = [], 0
         for policy, arms in self._policies:
             rows = slice(first * replicas, (first + arms) * replicas)
-            kept = k[first : first + arms].repeat_interleave(replicas)
-            masks.append(keep_mask_of(POLICIES[policy], scores[rows], kept, noise=lottery[rows]))
+            masks.append(keep_mask_of(POLICIES[policy], scores[rows], k[rows], noise=lottery[rows]))
             first += arms
         return torch.cat(masks)
 

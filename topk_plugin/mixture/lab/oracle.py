@@ -139,12 +139,12 @@ def displacements(ensemble: Ensemble, latents: Tensor) -> Displacements:
         with torch.no_grad():
             descent = [p - settings.lr * g for p, g in zip(generator, gradients, strict=True)]
             moved["gradient"][update] = forward(descent, inputs) - before
-            stepped = _adam_step(ensemble, generator, gradients)
+            stepped = adam_step(ensemble, generator, gradients)
             moved["optimizer"][update] = forward(stepped, inputs) - before
     return Displacements(before.detach(), kept, moved)
 
 
-def _adam_step(
+def adam_step(
     ensemble: Ensemble, parameters: Parameters, gradients: tuple[Tensor, ...]
 ) -> Parameters:
     """Parameters after the step that the generators' optimiser would take; its state stays."""

@@ -4,6 +4,8 @@ Numbers that a rule for k might watch on images, where nobody knows the modes: h
 tells real from generated samples apart, and how far the kept samples' gradient is the batch's.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from topk_plugin.mixture.lab.ensemble import Ensemble
 from topk_plugin.mixture.lab.losses import generator_loss
 from topk_plugin.mixture.lab.networks import forward
 from topk_plugin.mixture.lab.randomness import generator_of
+from topk_plugin.mixture.lab.settings import Settings
 
 PROXY_STREAM = 4
 SAMPLES = 512
@@ -31,19 +34,10 @@ def proxies(ensemble: Ensemble) -> dict[str, Tensor]:
         its scores of generated samples over that of real ones; ``agreement``: cosine of the
         generator's gradient by the better half of the samples and by all of them.
     """
-    settings, target = ensemble.settings, ensemble.settings.target
-    arms = len(settings.arms)
-    latents, reals = [], []
-    for seed in settings.seeds:
-        g = generator_of(seed, PROXY_STREAM)
-        latents.append(torch.randn(SAMPLES, settings.latent, generator=g))
-        means = target.means(target.draw((SAMPLES,), g))
-        reals.append(means + target.std * torch.randn(SAMPLES, 2, generator=g))
+    settings = ensemble.settings
     generator = [p.detach().requires_grad_() for p in ensemble.generator]
     critic = [p.detach() for p in ensemble.critic]
-    inputs, real = (
-        torch.stack(rows).to(generator[0]).repeat(arms, 1, 1) for rows in (latents, reals)
-    )
+    inputs, real = (x.to(generator[0]) for x in _fixed_samples(settings))
     scores = forward(critic, forward(generator, inputs)).squeeze(-1)
     on_real, on_fake = forward(critic, real).squeeze(-1), scores.detach()
     half = keep_mask(on_fake, SAMPLES // 2).to(scores.dtype) * 2
@@ -62,4 +56,29 @@ def proxies(ensemble: Ensemble) -> dict[str, Tensor]:
         "spread": on_fake.std(1) / on_real.std(1),
         "agreement": torch.cosine_similarity(flat[0], flat[1], dim=1),
     }
+    arms = len(settings.arms)
     return {name: value.unflatten(0, (arms, -1)) for name, value in values.items()}
+
+
+@torch.no_grad()
+def critic_scores(ensemble: Ensemble) -> tuple[Tensor, Tensor]:
+    """The critics' scores [E, SAMPLES] of the same real and of the same latents' samples."""
+    inputs, real = (x.to(ensemble.generator[0]) for x in _fixed_samples(ensemble.settings))
+    fake = forward(ensemble.generator, inputs)
+    n = real.shape[1]
+    scores = forward(ensemble.critic, torch.cat([real, fake], dim=1)).squeeze(-1)
+    return scores[:, :n], scores[:, n:]
+
+
+@cache
+def _fixed_samples(settings: Settings) -> tuple[Tensor, Tensor]:
+    """[E, SAMPLES, latent] latents and [E, SAMPLES, 2] real samples, fp32, a seed's own."""
+    target = settings.target
+    latents, reals = [], []
+    for seed in settings.seeds:
+        g = generator_of(seed, PROXY_STREAM)
+        latents.append(torch.randn(SAMPLES, settings.latent, generator=g))
+        means = target.means(target.draw((SAMPLES,), g))
+        reals.append(means + target.std * torch.randn(SAMPLES, 2, generator=g))
+    arms = len(settings.arms)
+    return torch.stack(latents).repeat(arms, 1, 1), torch.stack(reals).repeat(arms, 1, 1)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from topk_plugin.mixture.lab.target import Mixture
 
+TRAINING_STREAM = 1
 BLOCK = 32
 """Steps drawn at once: the work a seed costs in Python is spread over them."""
 
@@ -24,12 +25,18 @@ class Noise:
         batch: samples a batch, N.
         latent: latent dimension.
         target: the mixture to draw real samples from.
+        stream: see :func:`generator_of`.
     """
 
-    STREAM = 1
-
-    def __init__(self, seeds: tuple[int, ...], batch: int, latent: int, target: Mixture) -> None:
-        self._generators = [generator_of(seed, self.STREAM) for seed in seeds]
+    def __init__(
+        self,
+        seeds: tuple[int, ...],
+        batch: int,
+        latent: int,
+        target: Mixture,
+        stream: int = TRAINING_STREAM,
+    ) -> None:
+        self._generators = [generator_of(seed, stream) for seed in seeds]
         self._batch, self._latent, self._target = batch, latent, target
         self._used = BLOCK
         self._block: dict[str, Tensor] = {}

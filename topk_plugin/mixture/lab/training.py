@@ -41,6 +41,7 @@ def train(
     device: torch.device | str = "cpu",
     analyses: int = 0,
     watch: Callable[[Ensemble], dict[str, Tensor]] | None = None,
+    make: Callable[..., Ensemble] = Ensemble,
     progress: Callable[[int], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Train every arm and seed, or go on where an earlier call was stopped.
@@ -53,6 +54,7 @@ def train(
         analyses: how often the oracle analysis is made along the training, evenly, the last time
             at its end; 0 for never.
         watch: called at each evaluation; what it returns, [arm, seed] each, is recorded.
+        make: makes the ensemble, for trainings with another rule for k.
         progress: called with the number of updates done, after each evaluation.
 
     Returns:
@@ -74,7 +76,7 @@ def train(
         return result
     remove_leftovers(folder)
     with _without_denormals():
-        return _train(settings, folder, identity, analyses, device, watch, progress)
+        return _train(settings, folder, identity, analyses, device, watch, make, progress)
 
 
 @contextmanager
@@ -94,9 +96,10 @@ def _train(
     analyses: int,
     device: torch.device | str,
     watch: Callable[[Ensemble], dict[str, Tensor]] | None,
+    make: Callable[..., Ensemble],
     progress: Callable[[int], None],
 ) -> dict[str, Any]:
-    ensemble = Ensemble(settings, device=device)
+    ensemble = make(settings, device=device)
     records: dict[str, Any] = {"steps": [], "k": [], "oracle": [], "watched": {}, "seconds": 0.0}
     records |= {name: [] for name in (*MEASURES, "histogram", "snapshots")}
     state_file = folder / STATE_FILE

@@ -139,7 +139,9 @@ def tables(content: dict[str, Any]) -> list[str]:
     return lines
 
 
-def verdict_lines(found: dict[str, Any], released: str, paper: str, total: int) -> list[str]:
+def verdict_lines(
+    found: dict[str, Any], released: str, paper: str, total: int, unfinished: bool
+) -> list[str]:
     """The registered verdict in words."""
     lines = []
     if found["harm"]:
@@ -167,5 +169,63 @@ def verdict_lines(found: dict[str, Any], released: str, paper: str, total: int) 
                 low, high = sorted(sign * end for end in pooled["interval"])
                 text += f" [{low:+.3f}, {high:+.3f}], p = {pooled['t_test']:.2g}"
             lines.append(f"- Pooled over settings, {MEASURES[measure]}, minus {words}: {text}.")
-    lines.append(f"- The registered claim {'holds' if found['holds'] else 'does not hold'}.")
+    if not unfinished:
+        lines.append(f"- The registered claim {'holds' if found['holds'] else 'does not hold'}.")
     return lines
+
+
+def write_page(folder: Path, *, released: list[str], papers: list[str], planned: list[str]) -> None:
+    """Write ``README.md`` from the phases' files that are there.
+
+    Args:
+        folder: of the results.
+        released: the arms that the registered claim is about, the first one first.
+        papers: the arms with the paper's schedule, the one of the claim first.
+        planned: the settings of the confirmation.
+    """
+    lines = [
+        "# A schedule that releases k again",
+        "",
+        "k falls to its floor nu B within the first tenth of the training; the paper's schedule "
+        "stays there, a released one rises in a straight line back to the whole batch between two "
+        "points of the training. Means over the evaluations in the last fifth; the first column is "
+        "the full batch, the others are differences to it, paired by seed; **better** or **worse** "
+        "where Student's test, corrected for the three measures (Holm), is under 0.05. What was "
+        "asked of the confirmation before it was run: "
+        "[release_protocol.md](../../mixture/release_protocol.md). Every seed's values and thinned "
+        "curves are in the JSON files.",
+        "",
+    ]
+    titles = {
+        "confirmation": "Confirmation",
+        "development": "Development: windows and floors",
+        "rules": "Development: lower floors, and rules without a window",
+    }
+    for phase, title in titles.items():
+        path = folder / f"{phase}.json"
+        if not path.exists():
+            continue
+        content = json.loads(path.read_text(encoding="utf-8"))
+        settings = content["settings"]
+        if not settings:
+            continue
+        seeds = len(next(iter(settings.values()))["settings"]["seeds"])
+        minutes = sum(setting["minutes"] for setting in settings.values())
+        lines += [f"## {title}", ""]
+        lines += [f"`{content['command']}`, {seeds} seeds, {minutes:.0f} minutes.", ""]
+        if phase == "confirmation":
+            missing = [name for name in planned if name not in settings]
+            if missing:
+                lines += [
+                    f"**Unfinished**: {len(settings)} of {len(planned)} settings; not yet run: "
+                    f"{'; '.join(missing)}. No verdict before all are there.",
+                    "",
+                ]
+            for arm in released:
+                found = registered_verdict(content, arm, papers[0])
+                lines += [f"### {arm}", ""]
+                lines += verdict_lines(found, arm, papers[0], len(settings), bool(missing))
+                lines.append("")
+        lines += tables(content)
+    with atomic_write(folder / "README.md") as temporary:
+        temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")

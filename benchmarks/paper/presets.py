@@ -1,9 +1,10 @@
 """Which GANs, arms, seeds and sizes a preset compares."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from topk_plugin.study.study import Arm, Gan, Study
+from topk_plugin.study.study import AUTO, Arm, Gan, Study
 
 CONFIGS: Final = Path(__file__).resolve().parents[2] / "configs"
 BASELINE: Final = "baseline"
@@ -24,12 +25,14 @@ def _arms(*names: str) -> tuple[Arm, ...]:
     return tuple(ARMS[name] for name in names)
 
 
-# k falls by the paper's gamma, 0.99, so often that it is at its floor in the middle of a run.
-def _schedule(steps: int, nu: float = 0.75, gamma: float = 0.99) -> tuple[str, ...]:
+# k falls by the paper's gamma, 0.99, so often that it is at its floor at this share of a run.
+def _schedule(
+    steps: int, nu: float = 0.75, gamma: float = 0.99, by: float = 0.5
+) -> tuple[str, ...]:
     updates, fraction = 0, 1.0
     while fraction > nu:
         updates, fraction = updates + 1, fraction * gamma
-    every = max(1, steps // 2 // updates)
+    every = max(1, int(steps * by) // updates)
     return (
         f"OPTIMIZATION.total_steps={steps}",
         f"LOSS.topk_gamma={gamma}",
@@ -155,6 +158,59 @@ ANOMALY: Final = tuple(
     for name in ("airplane", "automobile", "horse")
 )
 
+# Of protocol.md beside this file, where it is registered what is run, tested and when it stops.
+_FIRST_SEED: Final = 100
+_PAPERS: Final = Arm("topk", ("LOSS.topk_policy=top",))
+_RELEASED: Final = Arm(
+    "released",
+    (
+        *_schedule(_STEPS, nu=0.5, by=0.1)[1:],
+        *("LOSS.topk_release_from=30%", "LOSS.topk_release_to=60%"),
+    ),
+)
+_QUARTER: Final = _schedule(_STEPS, by=0.25)
+
+
+def _registered(gan: Gan) -> Gan:
+    """One of the ``cpu`` preset's GANs with the protocol's arms, schedule and seeds."""
+    return replace(
+        gan,
+        overrides=(*gan.overrides, *_QUARTER),
+        arms=(ARMS[BASELINE], _PAPERS, _RELEASED),
+        first_seed=_FIRST_SEED,
+    )
+
+
+IMAGES: Final = tuple(_registered(gan) for gan in CPU if gan.name != "DCGAN")
+_SNGAN: Final = IMAGES[0]
+
+
+def _batch(size: int) -> Gan:
+    overrides = (*_SNGAN.overrides, f"OPTIMIZATION.batch_size={size}")
+    return replace(
+        _SNGAN,
+        name=f"SNGAN batch {size}",
+        overrides=overrides,
+        arms=(ARMS[BASELINE], _PAPERS),
+        about=f"{_SNGAN.about}, batch {size}",
+    )
+
+
+IMAGE_ABLATIONS: Final = (
+    replace(
+        _SNGAN,
+        arms=(
+            ARMS[BASELINE],
+            *(ARMS["randomk"], ARMS["bottomk"]),
+            Arm("nu50", _schedule(_STEPS, nu=0.5, by=0.25)[1:]),
+            Arm("early", _schedule(_STEPS, by=0.05)[1:]),
+            Arm("late", _schedule(_STEPS, by=0.87)[1:]),
+        ),
+    ),
+    _batch(32),
+    _batch(128),
+)
+
 _TINY: Final = (
     *("MODEL.g_conv_dim=8", "MODEL.d_conv_dim=8", "MODEL.g_ema_start=2"),
     *("OPTIMIZATION.batch_size=16", "MODEL.g_ema_decay=0.5"),
@@ -217,13 +273,52 @@ PRESETS: Final[dict[str, Study]] = {
             baseline=BASELINE,
         ),
         Study(
+            name="images",
+            gans=IMAGES,
+            precision=AUTO,
+            extractor="builtin",
+            samples=10_000,
+            looks=4,
+            late_looks=8,
+            final_extractor="imagenet",
+            co_primary=("recall",),
+            sequential=True,
+            floor_by=0.25,
+            title="Top-k, and top-k released again, on narrow GANs of CIFAR-10",
+            baseline=BASELINE,
+        ),
+        Study(
+            name="image-ablations",
+            gans=IMAGE_ABLATIONS,
+            precision=AUTO,
+            extractor="builtin",
+            samples=10_000,
+            looks=4,
+            late_looks=8,
+            final_extractor="imagenet",
+            co_primary=("recall",),
+            sequential=True,
+            floor_by=0.9,
+            title="One setting of top-k training at a time, on a narrow SNGAN of CIFAR-10",
+            baseline=BASELINE,
+        ),
+        Study(
             name="paper",
             gans=(
                 Gan(
                     "BigGAN-ICR",
                     CONFIGS / "CIFAR10/BigGAN-ICR-TopK.yaml",
                     (),
-                    arms=_arms(BASELINE, "topk"),
+                    arms=(
+                        *_arms(BASELINE, "topk"),
+                        Arm(
+                            "released",
+                            (
+                                "LOSS.topk_nu=0.5",  # after 69 epochs, 11 % of the run
+                                *("LOSS.topk_release_from=30%", "LOSS.topk_release_to=60%"),
+                            ),
+                        ),
+                    ),
                     about="StudioGAN's full hyper-parameters, 100,000 steps",
                 ),
             ),

@@ -181,7 +181,7 @@ def _run(
             first = {gan.name: gan.first_seed for gan in study.gans}
             now = [spec for spec in specs if spec.seed < first[spec.gan] + count]
             results = Results.read(study, everything, request.root)
-            if count > PAIRS[0] and any(True for _ in results.all()):
+            if count > study.fewest and any(True for _ in results.all()):
                 still = undecided_gans(results)
                 needed = {results.reference(gan) for gan in still}
                 now = [spec for spec in now if spec.gan in needed.union(still)]

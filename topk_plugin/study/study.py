@@ -95,6 +95,7 @@ class Study:
         co_primary: measures that get verdicts beside the distance.
         sequential: verdicts at the looks of :mod:`topk_plugin.study.sequential`, and no further
             seeds where all are decided; else one verdict, when all planned runs are finished.
+        fewest: pairs that a sequential study has in any case.
         floor_by: the share of a run by which k must be at its floor; None: whenever.
     """
 
@@ -110,6 +111,7 @@ class Study:
     final_extractor: str | None = None
     co_primary: tuple[str, ...] = ()
     sequential: bool = False
+    fewest: int = PAIRS[0]
     floor_by: float | None = None
 
     def gan(self, name: str) -> Gan:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.cli.helpers import Program, assert_same_weights, final_weights
 from tests.engine.tiny import CONTRASTIVE, ICR, tiny_config
+from topk_plugin.engine.checkpoint import load_checkpoint
 
 
 def test_a_run_leaves_everything_in_its_folder(program: Program, tmp_path: Path) -> None:
@@ -398,3 +399,23 @@ def test_skipped_files_and_the_background_are_counted_and_kept(
     )
     assert evaluated.status == 0, evaluated.err
     assert json.loads(evaluated.out)["trained_on_these_images"]
+
+
+def test_streamed_images_train_the_same_weights(program: Program, tmp_path: Path) -> None:
+    held = program.train(tmp_path / "held", "-metrics", "none")
+    assert held.status == 0, held.err
+    streamed = program.train(
+        *(tmp_path / "streamed", "-metrics", "none", "--stream", "--num_workers", 1)
+    )
+    assert streamed.status == 0, streamed.err
+    assert "read anew in every epoch by 1 worker process" in streamed.err
+    states, fingerprints = [], []
+    for run in ("held", "streamed"):
+        checkpoint = load_checkpoint(tmp_path / run / "checkpoints" / "last.pt")
+        states.append(checkpoint.trainer)
+        fingerprints.append(checkpoint.data["fingerprint"])
+    assert fingerprints[0] == fingerprints[1]
+    for name, value in states[0]["generator"].items():
+        assert torch.equal(value, states[1]["generator"][name]), name
+    unused = program.train(tmp_path / "x", "--num_workers", 1, "--dry-run")
+    assert "--num_workers is not used (see --stream)" in unused.err

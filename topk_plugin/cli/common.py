@@ -36,6 +36,17 @@ def positive(text: str) -> int:
     return number
 
 
+def whole(text: str) -> int:
+    """A whole number from 0, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text!r}")
+    return number
+
+
 def seed(text: str) -> int:
     """A whole number from 0 to 2^32 - 1, for argparse."""
     try:
@@ -77,6 +88,18 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
         help="leave out image files that can't be decoded, and count them in result.json; "
         "otherwise they are refused, all at once",
     )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="read the images anew in every epoch, by worker processes, instead of holding them in "
+        "memory; by itself where they would take more than half of the free memory",
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=whole,
+        metavar="N",
+        help="processes that read streamed images; default: one a processor, at most 8",
+    )
 
 
 def chosen_reading(
@@ -96,7 +119,12 @@ def chosen_reading(
         background = (int(red), int(green), int(blue))
     else:
         background = parse_colour(options.background)
-    return Reading(background, options.skip_damaged or before.get("skipped", 0) > 0)
+    return Reading(
+        background,
+        skip_damaged=options.skip_damaged or before.get("skipped", 0) > 0,
+        stream=options.stream or None,
+        num_workers=options.num_workers,
+    )
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:

@@ -115,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
             "checkout with -DDP"
         )
     from topk_plugin.engine.config.config import load_config
+    from topk_plugin.engine.data.stored import StoredImages
     from topk_plugin.engine.plan import describe_plan, describe_trainer
     from topk_plugin.engine.session import Session
     from topk_plugin.engine.shipped_configs import config_file
@@ -133,6 +134,13 @@ def run(options: argparse.Namespace) -> int:
         reading=chosen_reading(options, checkpoint),
     )
     say(f"data: {session.images.name}, {session.images.source}")
+    stored = session.images.images
+    if isinstance(stored, StoredImages):
+        count = stored.num_workers
+        readers = f"{count} worker process{'es' * (count > 1)}" if count else "this process"
+        say(f"data: read anew in every epoch by {readers}")
+    elif options.num_workers is not None:
+        say("note: the images are held in memory, so --num_workers is not used (see --stream)")
     seed = (options.seed or 0) if checkpoint is None else checkpoint.seed
     compiled = options.compile and not options.dry_run and _can_compile(device)
     trainer = session.trainer(

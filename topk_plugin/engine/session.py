@@ -1,6 +1,7 @@
 """What every command needs of a GAN before it does its own work, opened in one place."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from topk_plugin.engine.allocator import keep_freed_memory
 from topk_plugin.engine.checkpoint import Checkpoint
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.data.memory import memory_for_images
 from topk_plugin.engine.data.open import open_images
 from topk_plugin.engine.data.reading import PLAINLY, Reading
 from topk_plugin.engine.trainer import Trainer
@@ -66,10 +68,11 @@ class Session:
             device: where networks run.
             checkpoint: the state to begin with.
             train_data: the training images, where they are not in ``data``.
-            reading: how image files are read.
+            reading: how images are read and where they are kept.
         """
         if device.type == "cpu":
             keep_freed_memory()
+        reading = replace(reading, memory=memory_for_images(device))
         return cls(config, data, device, checkpoint, train_data, reading)
 
     @property

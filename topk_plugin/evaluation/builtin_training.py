@@ -92,13 +92,15 @@ def train_classifier(
     order = torch.randperm(len(data.images), generator=generator)
     n_held_out = max(1, round(recipe.held_out * len(order)))
     held_out, training = order[:n_held_out], order[n_held_out:]
-    images, labels = data.images.to(device), data.labels.to(device)
+    labels = data.labels.to(device)
+    images = data.images.to(device) if isinstance(data.images, Tensor) else data.images
 
     def example(index: Tensor) -> tuple[Tensor, Tensor]:
-        index = index.to(device)
+        there = index.to(device)
+        chosen = images[there] if isinstance(images, Tensor) else images[index].to(device)
         if task == "classes":
-            return images[index], labels[index]
-        return rotated(images[index], torch.randint(ROTATIONS, (len(index),), generator=generator))
+            return chosen, labels[there]
+        return rotated(chosen, torch.randint(ROTATIONS, (len(index),), generator=generator))
 
     _optimise(network, example, training, generator, recipe)
     network.eval()

@@ -13,13 +13,13 @@ from tqdm import tqdm
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write, cache_folder
 from topk_plugin.evaluation.extractors import LoadedExtractor
-from topk_plugin.evaluation.labelled_images import LabelledImages
+from topk_plugin.evaluation.labelled_images import LabelledImages, StoredImages
 
 
 @torch.no_grad()
 def extract_features(
     extractor: LoadedExtractor,
-    images: Tensor | Dataset[Any],
+    images: Tensor | StoredImages | Dataset[Any],
     *,
     device: torch.device,
     batch_size: int,
@@ -74,14 +74,14 @@ def check_finite(features: Tensor, what: str) -> None:
         )
 
 
-def count_images(images: Tensor | Dataset[Any]) -> int:
+def count_images(images: Tensor | StoredImages | Dataset[Any]) -> int:
     """How many images there are."""
     return len(images)  # type: ignore[arg-type]  # Dataset does not promise a length
 
 
-def image_batch(images: Tensor | Dataset[Any], start: int, stop: int) -> Tensor:
+def image_batch(images: Tensor | StoredImages | Dataset[Any], start: int, stop: int) -> Tensor:
     """Images ``start`` to ``stop`` as one tensor."""
-    if isinstance(images, Tensor):
+    if not isinstance(images, Dataset):
         return images[start:stop]
     items = [images[index] for index in range(start, stop)]
     return torch.stack([item[0] if isinstance(item, tuple | list) else item for item in items])

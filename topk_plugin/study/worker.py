@@ -262,7 +262,7 @@ def anomaly_detection(trainer: Trainer, test: ImageSet, held_out: str) -> dict[s
         "auroc", "auprc" (average precision; the held-out class is positive), and "share" of
         positives, the auprc of guessing.
     """
-    scores = critic_scores(trainer, test.images, test.labels)
+    scores = critic_scores(trainer, test.images[:], test.labels)
     positive = test.labels == test.class_names.index(held_out)
     return {
         "auroc": float(roc_auc_score(positive.numpy(), -scores.numpy())),

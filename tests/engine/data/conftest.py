@@ -21,7 +21,13 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("the network is off in tests")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    def connect(own: socket.socket, address: object) -> None:
+        if own.family != socket.AF_UNIX:  # between processes on this machine
+            refuse()
+        original(own, address)
+
+    original = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 

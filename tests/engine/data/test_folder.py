@@ -12,7 +12,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.engine.data import decoded_cache, decoding, memory
+from topk_plugin.engine.data import decoding, set_cache
 from topk_plugin.engine.data.folder import load_folder
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.reading import Reading
@@ -134,7 +134,7 @@ def test_a_damaged_cache_is_rebuilt(
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
     assert load(root).fingerprint() == first.fingerprint()
-    assert torch.equal(torch.load(file, weights_only=True)["images"], first.images)
+    assert torch.equal(torch.load(file, weights_only=True)["kept"]["images"], first.images)
 
 
 def test_a_cache_that_cant_be_written_is_a_warning(
@@ -157,7 +157,7 @@ def test_no_partial_cache_is_left_when_saving_fails(
         file.write(b"half")
         raise RuntimeError("file write failed")
 
-    monkeypatch.setattr(decoded_cache.torch, "save", full_disk)
+    monkeypatch.setattr(set_cache.torch, "save", full_disk)
     with pytest.warns(UserWarning, match="file write failed"):
         load(root)
     assert list((cache / "decoded").iterdir()) == []
@@ -311,12 +311,3 @@ def test_a_set_of_12_bit_pictures_is_read_by_a_rule_that_is_told(tmp_path: Path)
     assert loaded.source.endswith(
         "; 3 files of more than 8 bits: largest value 4095, read as 12-bit gray"
     )
-
-
-def test_images_that_do_not_fit_into_memory_are_refused_by_their_own_number(
-    tmp_path: Path, class_folders: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = class_folders(tmp_path / "d", {"cat": 2})
-    monkeypatch.setattr(memory, "available_memory", lambda: 100)
-    with pytest.raises(UserError, match=r"d has 2 images, .* give fewer images or set a smaller"):
-        load(root)

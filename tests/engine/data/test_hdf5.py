@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.engine.data import hdf5, memory
+from topk_plugin.engine.data import hdf5
 from topk_plugin.engine.data.hdf5 import load_hdf5
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.pixels import fit_arrays
@@ -140,14 +140,3 @@ def test_labels_that_are_not_numbers(tmp_path: Path) -> None:
     file = write(tmp_path / "d.hdf5", imgs=IMGS, labels=np.full(7, np.nan))
     with pytest.raises(UserError, match="labels is float64"):
         load(file)
-
-
-def test_images_that_do_not_fit_are_refused_before_they_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = write(tmp_path / "d.hdf5", imgs=IMGS, labels=LABELS)
-    monkeypatch.setattr(memory, "available_memory", lambda: 7 * 3 * 64 - 1)
-    with pytest.raises(UserError, match=r"7 images, which at 8 x 8 pixels need .*DATA\.img_size"):
-        load(file)
-    monkeypatch.setattr(memory, "available_memory", lambda: 7 * 3 * 64)
-    assert len(load(file)) == 7

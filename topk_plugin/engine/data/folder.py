@@ -9,8 +9,7 @@ from pathlib import Path
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.class_folders import ClassFolders, find_class_folders
-from topk_plugin.engine.data.decoded_cache import decoded_once
-from topk_plugin.engine.data.decoding import decode_class_folders
+from topk_plugin.engine.data.decoding import FileSet
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.names import printable
 from topk_plugin.engine.data.picture import UnreadableImage
@@ -51,22 +50,17 @@ def load_folder(
         *(f"{loop}, a link to a folder around it" for loop in sorted(loops)),
     )
     folders = replace(folders, left_out=left_out)
-    return decoded_once(
-        path,
+    return FileSet(
+        path=path,
+        folders=folders,
+        store=FolderFiles(path),
+        signature=_signature(path, folders),
         split=split,
         img_size=img_size,
-        signature=_signature(path, folders),
         reading=reading,
         name=name,
-        decode=lambda: decode_class_folders(
-            folders,
-            FolderFiles(path),
-            img_size=img_size,
-            reading=reading,
-            name=name,
-            where=where,
-        ),
-    )
+        where=where,
+    ).load()
 
 
 @dataclass(frozen=True)

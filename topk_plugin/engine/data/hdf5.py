@@ -1,5 +1,6 @@
 """StudioGAN's HDF5 files: ``imgs`` and ``labels``."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,13 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.class_folders import some
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.engine.data.memory import check_that_images_fit
+from topk_plugin.engine.data.memory import must_stream
 from topk_plugin.engine.data.names import printable
-from topk_plugin.engine.data.pixels import fit_arrays
+from topk_plugin.engine.data.picture import Picture, UnreadableImage
+from topk_plugin.engine.data.pixels import fit, fit_arrays
+from topk_plugin.engine.data.reading import PLAINLY, Reading
+from topk_plugin.engine.data.set_cache import SetCache
+from topk_plugin.engine.data.stored import StoredImages
+from topk_plugin.engine.data.survey import look_through
 
 # StudioGAN writes chunks of 500 images; whole chunks are read once.
 _IMAGES_AT_A_TIME = 2000
@@ -24,7 +32,13 @@ _MOST_COMPRESSION = 1100
 
 
 def load_hdf5(
-    path: Path, *, name: str, img_size: int, split: str, num_classes: int | None
+    path: Path,
+    *,
+    name: str,
+    img_size: int,
+    split: str,
+    num_classes: int | None,
+    reading: Reading = PLAINLY,
 ) -> ImageSet:
     """Load ``imgs`` (uint8 [N, H, W, 3]) and ``labels`` (integers [N]) as uint8 [N, 3, S, S].
 
@@ -35,20 +49,22 @@ def load_hdf5(
     Raises:
         UserError: not an HDF5 file, a data set is missing, lies in another file, has another dtype
             or shape, is empty or declares more than the file can hold; a label is out of range; a
-            class of the training split has no image; the images don't fit into memory.
+            class of the training split has no image.
     """
     with _reading(path) as file:
         imgs, labels = file_contents(file, path)
-        check_that_images_fit(len(imgs), img_size, printable(path))
+        count = len(imgs)
+        stream = must_stream(count, img_size, reading)
         classes = np.asarray(labels[:], dtype=np.int64)
         class_names = _class_names(classes, num_classes, path, split)
-        images = _read_images(imgs, img_size)
+        images = None if stream else _read_images(imgs, img_size)
+    labels = torch.from_numpy(classes)
     return ImageSet(
-        images=images,
-        labels=torch.from_numpy(classes),
+        images=_leave_on_disk(path, img_size, labels, reading) if images is None else images,
+        labels=labels,
         class_names=class_names,
         name=name,
-        source=f"{printable(path)}: {len(images)} images in an HDF5 file",
+        source=f"{printable(path)}: {count} images in an HDF5 file",
     )
 
 
@@ -137,6 +153,73 @@ def _class_names(
             f"set DATA.num_classes={num_classes - len(missing)}, or give other data"
         )
     return tuple(str(label) for label in range(allowed))
+
+
+class Hdf5Source:
+    """Makes the images of an HDF5 file one at a time; each process opens the file for itself.
+
+    Args:
+        path: the file.
+        count: images in it.
+        img_size: edge of the images in pixels.
+    """
+
+    def __init__(self, path: Path, count: int, img_size: int) -> None:
+        self._path = path
+        self._count = count
+        self._img_size = img_size
+        self._imgs: Any = None
+        self._process = -1
+
+    @property
+    def img_size(self) -> int:
+        """Edge of the images in pixels."""
+        return self._img_size
+
+    def __len__(self) -> int:
+        return self._count
+
+    def picture(self, index: int) -> Picture:
+        """Read and resize image ``index``.
+
+        Raises:
+            UnreadableImage: the file is damaged there.
+        """
+        import h5py
+
+        try:
+            if self._process != os.getpid():
+                # an open file shared with a forked process would be read at the other's position
+                self._imgs = h5py.File(self._path, "r")["imgs"]
+                self._process = os.getpid()
+            pixels = self._imgs[index]
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise UnreadableImage(f"{printable(self._path)}, image {index}: {error}") from error
+        return Picture(fit(Image.fromarray(pixels), self._img_size))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_imgs": None, "_process": -1}
+
+
+def _leave_on_disk(path: Path, img_size: int, labels: Tensor, reading: Reading) -> StoredImages:
+    """Looked through once for damage and the fingerprint, which the cache folder keeps."""
+    status = path.stat()
+    facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    cache = SetCache("surveys", path, split="all", img_size=img_size, signature=repr(facts))
+    source = Hdf5Source(path, len(labels), img_size)
+    kept = cache.load()
+    if kept is None:
+        rows = range(len(labels))
+        findings, digest = look_through(source, rows, labels, num_workers=reading.workers)
+        for reason in findings.damaged.values():
+            raise UserError(
+                f"{printable(path)} is not a readable HDF5 file ({reason}); make it anew"
+            )
+        kept = {"digest": digest}
+        cache.store(kept)
+    return StoredImages(
+        source, torch.arange(len(labels)), num_workers=reading.workers, digest=kept["digest"]
+    )
 
 
 def _read_images(imgs: Any, img_size: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What every data source gives: a labelled set of equally sized images in memory."""
+"""What every data source gives: a labelled set of equally sized images."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from topk_plugin.engine.data.reading import WHITE
+from topk_plugin.engine.data.stored import StoredImages
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A labelled image data set, held as uint8 on the CPU.
+    """A labelled image data set, held as uint8 on the CPU or made when it is asked for.
 
     Attributes:
-        images: uint8 [N, 3, H, W], RGB, values 0..255, contiguous.
+        images: uint8 [N, 3, H, W], RGB, values 0..255; a contiguous tensor, or what gives such
+            tensors when it is indexed.
         labels: int64 [N], values 0..len(class_names) - 1.
         class_names: one name for each label.
         name: the data set's name (DATA.name).
@@ -29,7 +31,7 @@ class ImageSet:
         ValueError: a shape, the device, the layout or a label is not as above.
     """
 
-    images: Tensor
+    images: Tensor | StoredImages
     labels: Tensor
     class_names: tuple[str, ...]
     name: str
@@ -42,13 +44,15 @@ class ImageSet:
             raise TypeError(f"images must be uint8, got {self.images.dtype}")
         if self.labels.dtype != torch.int64:
             raise TypeError(f"labels must be int64, got {self.labels.dtype}")
-        if self.images.ndim != 4 or self.images.shape[1] != 3:
+        if len(self.images.shape) != 4 or self.images.shape[1] != 3:
             raise ValueError(f"images must be [N, 3, H, W], got {list(self.images.shape)}")
         if self.labels.shape != self.images.shape[:1]:
             raise ValueError(
                 f"labels must be [{len(self.images)}], one an image, got {list(self.labels.shape)}"
             )
-        if self.images.device.type != "cpu" or not self.images.is_contiguous():
+        if isinstance(self.images, Tensor) and not (
+            self.images.device.type == "cpu" and self.images.is_contiguous()
+        ):
             raise ValueError("images must be a contiguous tensor on the CPU")
         if bool(((self.labels < 0) | (self.labels >= len(self.class_names))).any()):
             raise ValueError(
@@ -80,7 +84,14 @@ class ImageSet:
 
     @cached_property
     def _digest(self) -> str:
-        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        if isinstance(self.images, StoredImages):
+            return self.images.digest
+        digest = new_digest(self.images.shape)
         digest.update(self.images.numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+def new_digest(shape: torch.Size) -> "hashlib._Hash":
+    """A fingerprint's hash, to be updated with all pixels and then all labels."""
+    return hashlib.sha256(repr(tuple(shape)).encode())

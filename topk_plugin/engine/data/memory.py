@@ -1,8 +1,10 @@
-"""How much memory there is for images."""
+"""How much memory there is for images, and whether they fit."""
 
 from pathlib import Path
 
-from topk_plugin.base.errors import UserError
+import torch
+
+from topk_plugin.engine.data.reading import Reading
 
 # (limit, use) of the control group, version 2 and 1; a container's memory is less than the host's.
 _CONTROL_GROUPS = (
@@ -37,17 +39,21 @@ def _free_of_the_host() -> int | None:
     return None
 
 
-def check_that_images_fit(count: int, img_size: int, where: str) -> None:
-    """Refuse a set that would not fit into main memory as uint8, before any of it is read.
+def memory_for_images(device: torch.device) -> int | None:
+    """Bytes that a set held in memory may take: half of what is free there and on the device.
 
-    Raises:
-        UserError: ``count`` images of ``img_size`` pixels need more than is available.
+    None where the system does not say. The other half is for the networks and their gradients.
     """
-    needed = count * 3 * img_size**2
-    available = available_memory()
-    if available is not None and needed > available:
-        raise UserError(
-            f"{where} has {count:,} images, which at {img_size} x {img_size} pixels need "
-            f"{needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free; give fewer "
-            f"images or set a smaller DATA.img_size"
-        )
+    free = [available_memory()]
+    if device.type == "cuda":
+        free.append(torch.cuda.mem_get_info(device)[0])
+    known = [size for size in free if size is not None]
+    return min(known) // 2 if known else None
+
+
+def must_stream(count: int, img_size: int, reading: Reading) -> bool:
+    """Whether ``count`` images of ``img_size`` pixels are to stay on the disk."""
+    if reading.stream is not None:
+        return reading.stream
+    memory = memory_for_images(torch.device("cpu")) if reading.memory is None else reading.memory
+    return memory is not None and count * 3 * img_size**2 > memory

@@ -36,7 +36,10 @@ def open_images(
     download: bool = True,
     reading: Reading = PLAINLY,
 ) -> ImageSet:
-    """Load one split of a data set into memory as uint8 [N, 3, img_size, img_size].
+    """Open one split of a data set as uint8 [N, 3, img_size, img_size].
+
+    The images are held in memory, or stay on the disk where ``reading`` says so: by default when
+    they would take more than half of the free memory. Such a set is looked through once, whole.
 
     Without a path: ``Digits`` is scikit-learn's bundled set; ``CIFAR10``, ``CIFAR100`` and
     ``FashionMNIST`` are torchvision's, kept in the cache folder. A path is a zip of class folders,
@@ -51,11 +54,11 @@ def open_images(
         split: train, valid, val or test.
         num_classes: DATA.num_classes, to be checked against the data; None: not checked.
         download: whether the network may be used.
-        reading: how image files are read.
+        reading: how image files are read, and where the images are kept.
 
     Raises:
         UserError: an unknown split or name, a missing or unreadable path, no images, no such split,
-            another number of classes than ``num_classes``, or more than fits into memory.
+            or another number of classes than ``num_classes``.
         ValueError: ``img_size`` is below 1.
     """
     if img_size < 1:
@@ -63,7 +66,7 @@ def open_images(
     if split not in SPLITS:
         raise UserError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     images = (
-        _open_named(name, img_size=img_size, split=split, download=download)
+        _open_named(name, img_size=img_size, split=split, download=download, reading=reading)
         if path is None
         else _open_path(
             name,
@@ -91,10 +94,14 @@ def holds_one_split(path: Path) -> bool:
     return path.suffix.lower() in HDF5_SUFFIXES
 
 
-def _open_named(name: str, *, img_size: int, split: str, download: bool) -> ImageSet:
+def _open_named(
+    name: str, *, img_size: int, split: str, download: bool, reading: Reading
+) -> ImageSet:
     if name in TORCHVISION_SETS:
         root = cache_folder() / "data"
-        return load_torchvision_set(name, root, img_size=img_size, split=split, download=download)
+        return load_torchvision_set(
+            name, root, img_size=img_size, split=split, download=download, reading=reading
+        )
     if name in NAMED_SETS:
         return NAMED_SETS[name](name=name, img_size=img_size, split=split)
     known = ", ".join((*NAMED_SETS, *TORCHVISION_SETS))
@@ -127,7 +134,7 @@ def _open_path(
                 root = path
             if root is not None:
                 return load_torchvision_set(
-                    name, root, img_size=img_size, split=split, download=download
+                    name, root, img_size=img_size, split=split, download=download, reading=reading
                 )
         return load_folder(
             path,
@@ -150,7 +157,14 @@ def _open_path(
             reading=reading,
         )
     if holds_one_split(path):
-        return load_hdf5(path, name=name, img_size=img_size, split=split, num_classes=num_classes)
+        return load_hdf5(
+            path,
+            name=name,
+            img_size=img_size,
+            split=split,
+            num_classes=num_classes,
+            reading=reading,
+        )
     raise UserError(
         f"The data file {shown} ends in {suffix or 'nothing'!r}; allowed are .zip, .hdf5 and .h5, "
         f"or a folder"

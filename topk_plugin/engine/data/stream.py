@@ -1,13 +1,14 @@
 """The endless stream of training batches, whose whole state is a position."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.engine.data.feeds import make_feed
 from topk_plugin.engine.data.images import ImageSet
 
 _STATE_VERSION = 1
@@ -38,8 +39,9 @@ class BatchStream:
     the epoch's number alone, so a stream can go on from any basket, and no global random state is
     read or moved. They are drawn on the CPU: every device sees the same data.
 
-    The uint8 images lie on the device, once. Gathering, flipping and normalising run there; the
-    host waits for the device only to hand over an epoch's order.
+    The uint8 images lie on the device, once, or come from the disk as they are needed
+    (``feeds.py``). Gathering, flipping and normalising run on the device; with images that lie
+    there the host waits for it only to hand over an epoch's order.
 
     Args:
         images: the set.
@@ -84,10 +86,13 @@ class BatchStream:
         self._seed = seed
         self._flip = flip
         self._order_of_epoch = order
-        self._images = images.images.to(device)
+        self._count = len(images)
+        self._device = device
+        self._feed = make_feed(images.images, device, batch_size=batch_size)
         self._labels = images.labels.to(device)
         self._epoch = 0
         self._basket = 0
+        self._feed.restart(self._coming(0, 0))
         self._drawn_epoch = -1
 
     @property
@@ -113,6 +118,8 @@ class BatchStream:
             self._batch(slice(first, first + self._batch_size))
             for first in range(start, end, self._batch_size)
         ]
+        if first_only:
+            self._feed.skip(self._basket_size // self._batch_size - 1)
         self._end_epoch_if_over()
         return batches
 
@@ -147,6 +154,7 @@ class BatchStream:
         self._epoch = epoch
         self._basket = images // self._basket_size
         self._end_epoch_if_over()
+        self._feed.restart(self._coming(self._epoch, self._basket))
 
     def _end_epoch_if_over(self) -> None:
         if self._basket >= self.steps_per_epoch:
@@ -155,21 +163,32 @@ class BatchStream:
 
     def _draw_epoch(self) -> None:
         """Order and flips of the current epoch, moved to the device once."""
+        order, flips = self._order_and_flips(self._epoch)
+        self._order, self._flips = order.to(self._device), flips.to(self._device)
+        self._drawn_epoch = self._epoch
+
+    def _coming(self, epoch: int, basket: int) -> Iterator[Tensor]:
+        """From there on for ever: the indices of each batch of each basket, on the CPU."""
+        while True:
+            order, _ = self._order_and_flips(epoch)
+            whole = order[: self.steps_per_epoch * self._basket_size]
+            yield from whole[basket * self._basket_size :].split(self._batch_size)
+            epoch, basket = epoch + 1, 0
+
+    def _order_and_flips(self, epoch: int) -> tuple[Tensor, Tensor]:
         # A hash, not a sum: seed 1's epoch 2 must not be seed 2's epoch 1.
-        digest = hashlib.sha256(f"{self._seed} {self._epoch}".encode()).digest()
+        digest = hashlib.sha256(f"{self._seed} {epoch}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-        count = len(self._images)
+        count = self._count
         order = None if self._order_of_epoch is None else self._order_of_epoch(generator, count)
         if order is None:
             order = torch.randperm(count, generator=generator)
         flips = torch.rand(len(order), generator=generator) < 0.5
-        self._order = order.to(self._images.device)
-        self._flips = flips.to(self._images.device)
-        self._drawn_epoch = self._epoch
+        return order, flips
 
     def _batch(self, positions: slice) -> Batch:
         chosen = self._order[positions]
-        images = self._images.index_select(0, chosen)
+        images = self._feed.take(chosen)
         if self._flip:
             flips = self._flips[positions, None, None, None]
             images = torch.where(flips, images.flip(3), images)

@@ -9,10 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.data.memory import must_stream
 from topk_plugin.engine.data.pixels import fit_arrays
+from topk_plugin.engine.data.reading import PLAINLY, Reading
+from topk_plugin.engine.data.sources import ArraySource
+from topk_plugin.engine.data.stored import StoredImages
+from topk_plugin.engine.data.survey import look_through
 
 # What lies in torchvision's root folder when the set is there: first unpacked, last packed.
 TORCHVISION_SETS = {
@@ -38,7 +44,13 @@ def torchvision_root(name: str, path: Path) -> Path | None:
 
 
 def load_torchvision_set(
-    name: str, root: Path, *, img_size: int, split: str, download: bool
+    name: str,
+    root: Path,
+    *,
+    img_size: int,
+    split: str,
+    download: bool,
+    reading: Reading = PLAINLY,
 ) -> ImageSet:
     """Load the set from ``root`` as uint8 [N, 3, S, S]; download it if it isn't there.
 
@@ -55,9 +67,14 @@ def load_torchvision_set(
         if name == "FashionMNIST":
             pixels = np.pad(pixels, ((0, 0), (2, 2), (2, 2)))
         part = "train" if split == "train" else "test"
+        labels = torch.as_tensor(data.targets, dtype=torch.int64)
         return ImageSet(
-            images=fit_arrays(pixels, img_size),
-            labels=torch.as_tensor(data.targets, dtype=torch.int64),
+            images=(
+                _leave_small(pixels, img_size, labels, reading)
+                if must_stream(len(pixels), img_size, reading)
+                else fit_arrays(pixels, img_size)
+            ),
+            labels=labels,
             class_names=tuple(data.classes),
             name=name,
             source=f"{name}'s {part} images ({len(pixels)}), original files, from {root}",
@@ -67,6 +84,16 @@ def load_torchvision_set(
         raise UserError(
             f"{name}'s files in {root} are damaged ({error}); remove them to download them again"
         ) from error
+
+
+def _leave_small(
+    pixels: np.ndarray, img_size: int, labels: Tensor, reading: Reading
+) -> StoredImages:
+    """Held in memory in their own size; made larger when they are needed."""
+    source = ArraySource(pixels, img_size)
+    rows = torch.arange(len(labels))
+    _, digest = look_through(source, rows.tolist(), labels, num_workers=reading.workers)
+    return StoredImages(source, rows, num_workers=reading.workers, digest=digest)
 
 
 def _open(name: str, root: Path, *, train: bool, download: bool) -> Any:

@@ -9,8 +9,7 @@ from pathlib import Path, PureWindowsPath
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.class_folders import ClassFolders, find_class_folders
-from topk_plugin.engine.data.decoded_cache import decoded_once
-from topk_plugin.engine.data.decoding import decode_class_folders
+from topk_plugin.engine.data.decoding import FileSet
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.names import printable
 from topk_plugin.engine.data.picture import UnreadableImage
@@ -38,17 +37,17 @@ def load_zip(
     where = printable(path)
     files = ZipFiles(path)
     folders = find_class_folders(files.members, split=split, where=where, num_classes=num_classes)
-    return decoded_once(
-        path,
+    return FileSet(
+        path=path,
+        folders=folders,
+        store=files,
+        signature=files.signature(folders),
         split=split,
         img_size=img_size,
-        signature=files.signature(folders),
         reading=reading,
         name=name,
-        decode=lambda: decode_class_folders(
-            folders, files, img_size=img_size, reading=reading, name=name, where=where
-        ),
-    )
+        where=where,
+    ).load()
 
 
 class ZipFiles:

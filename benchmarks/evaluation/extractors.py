@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> None:
     order = torch.randperm(len(data), generator=generator)
     other = None
     if options.data is not None:
-        other = load_digits(name="Digits", img_size=data.images.shape[-1], split="train").images
+        other = load_digits(name="Digits", img_size=data.images.shape[-1], split="train").images[:]
     pool = Pool(data.images[order], data.labels[order], other)
     if 2 * options.samples > len(data):
         raise UserError(

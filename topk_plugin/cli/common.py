@@ -76,6 +76,10 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
         help="images: a folder or .zip of class folders, an .hdf5 file of StudioGAN, or "
         "torchvision's folder; default: the data set named in the config, downloaded if need be",
     )
+    add_reading_arguments(parser)
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--background",
         metavar="COLOUR",

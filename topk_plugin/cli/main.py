@@ -12,6 +12,7 @@ from typing import Any
 from topk_plugin.base.errors import UserError
 from topk_plugin.cli import (
     configs,
+    data,
     doctor,
     evaluate,
     mixture,
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"topk-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, evaluate, sample, study, mixture, studiogan, configs, runs, doctor):
+    for module in (train, evaluate, sample, study, mixture, studiogan, data, configs, runs, doctor):
         command: Any = module
         name = command.__name__.rpartition(".")[2]
         sub = commands.add_parser(

@@ -52,7 +52,7 @@ def test_status_says_all(program: Program, checkout: Path, monkeypatch: pytest.M
     assert "expected 'import config'" in facts["patch:"]
     assert facts["plugin:"] == f"{__version__} in {ROOT / 'topk_plugin'}"
     assert facts["packages:"].startswith("missing: ")
-    assert facts["packages:"].endswith('no-such-package -> pip install "topk-plugin[studiogan]"')
+    assert facts["packages:"].endswith(f"no-such-package -> {packages.REMEDY}")
 
 
 def test_status_names_the_fixes(

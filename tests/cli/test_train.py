@@ -32,6 +32,7 @@ def test_a_run_leaves_everything_in_its_folder(program: Program, tmp_path: Path)
     assert result["steps"] == 6
     assert result["seed"] == 0
     keys = {"frechet_distance", "kernel_distance", "classifier_score", "precision", "recall"}
+    keys |= {"density", "coverage"}
     assert result["metrics"].keys() == keys  # no "fid": that name is Inception's
     assert [entry["step"] for entry in result["history"]] == [0, 2, 4, 6]
     assert result["measured_with"]["extractor"] == "builtin"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.studiogan.stand_in import ROOT, Finished, run_python
 from topk_plugin.studiogan import patcher
+from topk_plugin.studiogan.packages import REMEDY
 
 # Relative paths, as a user gives them from the folder that they are in.
 ARGUMENTS = ("-t", "-cfg", "settings.json", "-save", "out")
@@ -183,7 +184,7 @@ def hide(checkout: Path, module: str) -> None:
         (refused, "StudioGAN: batch_size should be divided by 8. (src/config.py, line 25)"),
         (refused, "; --traceback shows how it came to that"),
         (unknown_key, "StudioGAN: no attribute 'LOSS.learning' (src/config.py, line 15)"),
-        (missing_package, 'timm, which is missing; pip install "topk-plugin[studiogan]"'),
+        (missing_package, f"timm, which is missing; {REMEDY}"),
         (missing_pkg_resources, "leave the fix pkg_resources on"),
         (lambda folder, _: launch(folder, "nowhere"), "nowhere is no StudioGAN checkout"),
         (lambda folder, _: launch(folder, folder), "src/main.py is missing"),
@@ -230,7 +231,7 @@ def test_a_module_that_only_the_user_knows_keeps_its_traceback(
     done = launch(tmp_path, stand_in, *ARGUMENTS)
     assert done.status == 1
     assert "Traceback" in done.err
-    assert "topk-plugin[studiogan]" not in done.err
+    assert REMEDY not in done.err
 
 
 @pytest.mark.studiogan

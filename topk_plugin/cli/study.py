@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cfg_file",
         type=nonempty_path,
         metavar="FILE",
-        help="StudioGAN YAML file, the same for all arms; not needed where -save holds the study",
+        help="StudioGAN YAML file or the name of a shipped config, the same for all arms; not "
+        "needed where -save holds the study",
     )
     parser.add_argument(
         "-save",
@@ -109,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from tempfile import TemporaryDirectory
 
+    from topk_plugin.engine.shipped_configs import config_file
     from topk_plugin.study.conduct import Request, conduct
     from topk_plugin.study.scheduler import Stopped
     from topk_plugin.study.store import Kept, keep_config
@@ -116,6 +118,8 @@ def run(options: argparse.Namespace) -> int:
     folder: Path = options.save_dir.resolve()  # the runs' processes start elsewhere
     arms = _arms(options.arm)
     before = Kept.read(folder)
+    if options.cfg_file is not None:
+        options.cfg_file = config_file(options.cfg_file)
     if before is None and (options.cfg_file is None or len(arms) < 2):
         raise UserError(
             f"{options.save_dir} holds no study yet: give -cfg FILE and two or more arms, e.g. "

@@ -22,7 +22,7 @@ PACKAGES = {
     "ninja": "ninja",
 }
 
-REMEDY = 'pip install "topk-plugin[studiogan]"'
+REMEDY = "pip install 'topk-plugin[studiogan]' (in a checkout: pip install -e '.[studiogan]')"
 
 
 def missing_packages() -> list[str]:

@@ -207,12 +207,13 @@ def test_a_mistake_found_in_a_started_process_is_one_sentence_too(
     main = "import config, loader, torch\nif __name__ == '__main__':\n"
     main += "    torch.multiprocessing.spawn(loader.load_worker, nprocs=1)\n"
     (stand_in / "src" / "main.py").write_text(main)
-    mistake = "__import__('topk_plugin.base.errors').base.errors.UserError('no x: give y')"
-    (stand_in / "src" / "loader.py").write_text(loader.format(error=mistake))
-    done = launch(tmp_path, stand_in)
-    assert done.status == 2
-    assert "Traceback" not in done.err
-    assert done.err.rstrip().splitlines()[-1] == "topk-plugin: error: no x: give y"
+    for module, name in (("base.errors", "UserError"), ("studiogan.flags", "TopKFlagError")):
+        mistake = f"__import__('topk_plugin.{module}').{module}.{name}('no x: give y')"
+        (stand_in / "src" / "loader.py").write_text(loader.format(error=mistake))
+        done = launch(tmp_path, stand_in)
+        assert done.status == 2
+        assert "Traceback" not in done.err
+        assert done.err.rstrip().splitlines()[-1] == "topk-plugin: error: no x: give y"
     (stand_in / "src" / "loader.py").write_text(loader.format(error="AssertionError('no\\ny')"))
     done = launch(tmp_path, stand_in)
     assert done.status == 2

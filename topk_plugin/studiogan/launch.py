@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(str(error))
     except ProcessRaisedException as error:  # it holds the text of a traceback
         name, _, said = str(error).rstrip().rpartition("\n")[2].partition(": ")
-        if name == f"{UserError.__module__}.{UserError.__name__}":
+        if name in {f"{kind.__module__}.{kind.__name__}" for kind in (UserError, TopKFlagError)}:
             return _fail(said)
         sentence = _unless_asked(refusal_in_text(str(error), _source()))
         if sentence is None:

@@ -21,6 +21,10 @@ _SHARE_REACHED = 0.75
 _FIRST_READING = 16
 _READ_EVERY = 1_000
 
+# Counting rows reads the gradient once more, so after the first reading a part of the updates is
+# looked at.
+_COUNT_EVERY = 16
+
 _NOT_CALLED = (
     "the critic was not called inside generator_step() (the gate can't see critic.forward(...), "
     "other functions, or a whole step that torch.compile compiles: call critic(...), or use "
@@ -116,6 +120,11 @@ class EffectCheck:
             self._rows[gradient.device] += counts
         else:
             self._rows[gradient.device] = counts
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether this update's gradients are looked at."""
+        return self._updates < _FIRST_READING or self._updates % _COUNT_EVERY == 0
 
     # --- when it is looked at --------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Selection:
             self._gates_a_gradient |= x.requires_grad
             return gradient_gate_in_graph(x, self._own_weights)
         gated = gradient_gate(x, self._weights)
-        if gated.requires_grad:
+        if gated.requires_grad and self._check.counts_rows:
             gated.register_hook(self._observe)
         return gated
 

@@ -29,7 +29,7 @@ def loop_names() -> dict[str, object]:
         "g_loss": lambda scores: -scores.mean(),
         "sample_z": lambda: torch.randn(8, 4),
         "z": z,
-        "step": 0,
+        "iteration": 0,
     }
 
 

@@ -1,5 +1,6 @@
 """The network with its published weights, against timm's, and as an extractor."""
 
+import copy
 import json
 import math
 
@@ -69,6 +70,23 @@ def test_maps_at_four_depths(network):
     assert shapes == [(24, 19, 19), (40, 10, 10), (112, 5, 5), (320, 3, 3)]
     features = network.head(maps[-1]).mean(dim=(2, 3))
     torch.testing.assert_close(network(picture(75))[0], features)
+
+
+def test_gradients_reach_the_images_through_the_frozen_network(network):
+    """Against a difference quotient, as a critic on projected features needs them."""
+    exact = copy.deepcopy(network).double()
+    images = picture(32).double().requires_grad_()
+    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).double()
+
+    def value(x):
+        return sum(found.square().mean() for found in exact.maps(x))
+
+    value(images).backward()
+    step = 1e-6
+    with torch.no_grad():
+        slope = (value(images + step * direction) - value(images - step * direction)) / (2 * step)
+    assert (images.grad * direction).sum().item() == pytest.approx(slope.item(), rel=1e-3)
+    assert abs(slope.item()) > 1e-4
 
 
 def test_a_loaded_network_is_frozen_and_its_own(network):

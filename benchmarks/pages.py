@@ -82,7 +82,7 @@ def _mixture_table() -> str:
 
 
 def _mixture_claims() -> str:
-    """How often each claim about single steps was supported, not decided, contradicted."""
+    """How often each claim about single steps was supported, not decided, reversed."""
     names = {
         "bottom_cosine": "bottom-k steps move samples away from their mode",
         "bottom_cosine_good": "the same for samples within 4 std",
@@ -90,11 +90,11 @@ def _mixture_claims() -> str:
         "top_minus_full_change": "top-k steps bring samples closer than full-batch steps",
         "effect_near_minus_far": "top-k's advantage over bottom-k is smaller within 1 std",
     }
-    lines = ["| claim | supported | not decided | contradicted |", "|---|---|---|---|"]
+    lines = ["| claim | supported | not decided | reversed |", "|---|---|---|---|"]
     tested = [c for t in _read("mixture/summary.json")["trainings"] for c in t["claims"]]
     for claim, text in names.items():
         verdicts = [c["verdict"] for c in tested if c["claim"] == claim]
-        counts = [verdicts.count(v) for v in ("supported", "not decided", "contradicted")]
+        counts = [verdicts.count(v) for v in ("supported", "not decided", "reversed")]
         lines.append(f"| {text} | {' | '.join(map(str, counts))} |")
     return "\n".join(lines) + "\n"
 

@@ -72,7 +72,7 @@ def main() -> None:
         "environment": environment(),
         "settings": result["settings"],
         "minutes": round(result["seconds"] / 60, 1),
-        **tested(result),
+        **analysed(result),
     }
     with atomic_write(options.save / f"{options.size}.json") as temporary:
         temporary.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
@@ -82,7 +82,7 @@ def main() -> None:
         temporary.write_text(report(contents), encoding="utf-8")
 
 
-def tested(result: dict[str, Any]) -> dict[str, Any]:
+def analysed(result: dict[str, Any]) -> dict[str, Any]:
     """Mean cosines and claims by phase of the training.
 
     Args:
@@ -118,7 +118,7 @@ def tested(result: dict[str, Any]) -> dict[str, Any]:
             for entry in family:
                 right = entry["verdict"] == ("better" if entry["expected"] > 0 else "worse")
                 if entry["verdict"] != UNDECIDED:
-                    entry["verdict"] = "supported" if right else "contradicted"
+                    entry["verdict"] = "supported" if right else "reversed"
             claims += family
     return {
         "steps": result["steps"],

@@ -134,8 +134,8 @@ def main() -> None:
     save(options.phase, options.runs, options.save)
 
 
-def _train(phase: str, name: str, runs: Path) -> dict[str, Any]:
-    """The result of a setting, trained unless it is there."""
+def _train(phase: str, name: str, runs: Path) -> None:
+    """Train a setting, or what is left of it."""
     settings, rules = settings_of(phase, name), PHASES[phase][3]
     make = partial(WatchfulEnsemble, rules={arm: rule for arm, (_, rule) in rules.items()})
     with tqdm(total=settings.steps, desc=name, unit="step", mininterval=10) as bar:
@@ -143,15 +143,13 @@ def _train(phase: str, name: str, runs: Path) -> dict[str, Any]:
         def advance(step: int) -> None:
             bar.update(step - bar.n)
 
-        return train(
-            settings, folder_of(phase, name, runs), watch=proxies, make=make, progress=advance
-        )
+        train(settings, folder_of(phase, name, runs), watch=proxies, make=make, progress=advance)
 
 
 def save(phase: str, runs: Path, results: Path) -> None:
     """Write the numbers of a phase's finished settings, and the page."""
     finished = {
-        name: _train(phase, name, runs)
+        name: train(settings_of(phase, name), folder_of(phase, name, runs))  # only read
         for name in PHASES[phase][0]
         if (folder_of(phase, name, runs) / RESULT_FILE).exists()
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from topk_plugin.base.environment import environment
 from topk_plugin.base.files import atomic_write
@@ -18,6 +19,8 @@ MEASURES = {
 }
 THINNED = 10
 """Points of a curve that are kept."""
+PROXIES_FROM = 0.1
+"""Part of the training from which on proxies are compared with the measures: k is at its floor."""
 
 
 def phase_content(results: dict[str, dict[str, Any]], command: str) -> dict[str, Any]:
@@ -33,7 +36,9 @@ def phase_content(results: dict[str, dict[str, Any]], command: str) -> dict[str,
         evaluations of the last fifth, ``steps`` and ``curves``: measure ->
         [time][arm] means over seeds at some evaluations, ``differences``: measure -> one dict for
         each arm after the first, see :func:`topk_plugin.base.intervals.judge`, corrected for the
-        measures of that arm and setting.
+        measures of that arm and setting; ``proxies``: proxy -> measure -> Spearman's rank
+        correlation over all arms, seeds and evaluations from a tenth of the training on, see
+        :func:`topk_plugin.mixture.lab.proxies.proxies`.
     """
     settings = {}
     for name, result in results.items():
@@ -52,11 +57,32 @@ def phase_content(results: dict[str, dict[str, Any]], command: str) -> dict[str,
                 for m in MEASURES
             },
             "differences": _differences(values),
+            "proxies": _proxies(result),
         }
     return {
         "command": command,
         "environment": environment(),
         "settings": settings,
+    }
+
+
+def _proxies(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    seen = np.array(result["steps"]) >= PROXIES_FROM * result["steps"][-1]
+    return {
+        proxy: {
+            measure: round(
+                float(
+                    spearmanr(
+                        np.array(watched)[seen].ravel(),
+                        np.array(result["series"][measure])[seen].ravel(),
+                        nan_policy="omit",
+                    ).statistic
+                ),
+                2,
+            )
+            for measure in MEASURES
+        }
+        for proxy, watched in result["watched"].items()
     }
 
 
@@ -227,5 +253,31 @@ def write_page(folder: Path, *, released: list[str], papers: list[str], planned:
                 lines += verdict_lines(found, arm, papers[0], len(settings), bool(missing))
                 lines.append("")
         lines += tables(content)
+        if phase == "development":
+            lines += _proxy_table(content)
     with atomic_write(folder / "README.md") as temporary:
         temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _proxy_table(content: dict[str, Any]) -> list[str]:
+    settings = content["settings"]
+    lines = [
+        "### What could be watched instead of a window",
+        "",
+        "Spearman's rank correlation with high-quality samples / with the KL of mode shares, over "
+        "all arms, seeds and evaluations after the first tenth. auc: how often the critic scores a "
+        "real sample above a generated one; gap: difference of its mean scores in standard "
+        "deviations; spread: standard deviation of its scores of generated samples over that of "
+        "real ones; agreement: cosine of the generator's gradients by the better half and by all.",
+        "",
+    ]
+    names = list(next(iter(settings.values()))["proxies"])
+    lines += [f"| setting | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for name, setting in settings.items():
+        cells = [
+            f"{setting['proxies'][proxy]['high_quality']:+.2f} / "
+            f"{setting['proxies'][proxy]['kl']:+.2f}"
+            for proxy in names
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.mixture.plain import PlainTraining
 from topk_plugin.base.files import atomic_write
+from topk_plugin.base.intervals import bootstrap_interval
 from topk_plugin.mixture.lab.ensemble import Ensemble
 from topk_plugin.mixture.lab.presets import ARMS, arms
 from topk_plugin.mixture.lab.settings import Arm, Settings
@@ -109,10 +109,7 @@ def _compare(width: int, rounds: int, rate: float) -> dict[str, Any]:
 
 def _ratio(ours: list[float], plain: list[float]) -> dict[str, Any]:
     ratios = np.array(ours) / np.array(plain)
-    interval = bootstrap(
-        (ratios,), np.median, rng=np.random.default_rng(0), method="percentile"
-    ).confidence_interval
-    return {"median": float(np.median(ratios)), "interval": [interval.low, interval.high]}
+    return {"median": float(np.median(ratios)), "interval": bootstrap_interval(ratios)}
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -105,10 +105,10 @@ def test_what_is_as_claimed_is_supported() -> None:
     assert effect["estimate"] == pytest.approx(0.1 - far)
 
 
-def test_what_is_the_other_way_is_contradicted() -> None:
+def test_what_is_the_other_way_is_reversed() -> None:
     found = by_name(result_of(THE_OTHER_WAY))
     assert found.pop("effect_near_minus_far")["verdict"] == "not decided"  # no spread over seeds
-    assert {c["verdict"] for c in found.values()} == {"contradicted"}
+    assert {c["verdict"] for c in found.values()} == {"reversed"}
     found = by_name(result_of(THE_OTHER_WAY))
     terms = found["effect_near_minus_far"]["terms"]
     assert terms == pytest.approx({"near": 0.2, "far": -5 * 0.3 / 9})

@@ -43,7 +43,7 @@ def claims(result: dict[str, Any]) -> list[dict[str, Any]]:
         has no such sample; ``seeds``: how many are not None; ``estimate``: their mean, None if
         there are none; ``interval``: [low, high], Student's 95 % interval of the mean, None for
         fewer than 2 seeds; ``holm``: the t-test's p-value, corrected for all the claims that this
-        training is asked; ``verdict``: "supported" or "contradicted" where ``holm`` is under 0.05,
+        training is asked; ``verdict``: "supported" or "reversed" where ``holm`` is under 0.05,
         else "not decided".
     """
     if not result["oracle"]:
@@ -78,7 +78,7 @@ def decide(tested: list[dict[str, Any]]) -> None:
         claim["verdict"] = UNDECIDED
         if found["verdict"] != UNDECIDED:
             as_claimed = (claim["estimate"] < 0) == (claim["expected"] == "below 0")
-            claim["verdict"] = "supported" if as_claimed else "contradicted"
+            claim["verdict"] = "supported" if as_claimed else "reversed"
 
 
 def _claims_of(analyses: list[dict[str, Any]], replicas: slice) -> list[dict[str, Any]]:

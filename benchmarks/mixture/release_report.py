@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from topk_plugin.base.environment import environment
 from topk_plugin.base.files import atomic_write
 from topk_plugin.base.intervals import Values, difference, judge, stratified
-from topk_plugin.mixture.report.summary import LOWER_IS_BETTER, late
+from topk_plugin.mixture.report.summary import LOWER_IS_BETTER, late, thinned_curves
 
 MEASURES = {
     "high_quality": "fraction of high-quality samples",
@@ -33,7 +33,7 @@ def phase_content(results: dict[str, dict[str, Any]], command: str) -> dict[str,
     Returns:
         Plain data: ``command``; ``environment``; ``settings``: setting -> ``settings`` (all of
         them), ``minutes``, ``arms``: names, ``values``: measure -> [arm][seed] means over the
-        evaluations of the last fifth, ``steps`` and ``curves``: measure ->
+        evaluations of the last fifth, ``curves``: ``steps`` and measure ->
         [time][arm] means over seeds at some evaluations, ``differences``: measure -> one dict for
         each arm after the first, see :func:`topk_plugin.base.intervals.judge`, corrected for the
         measures of that arm and setting; ``proxies``: proxy -> measure -> Spearman's rank
@@ -44,17 +44,15 @@ def phase_content(results: dict[str, dict[str, Any]], command: str) -> dict[str,
     for name, result in results.items():
         values = {measure: late(result, measure) for measure in MEASURES}
         arms = [arm["name"] for arm in result["settings"]["arms"]]
-        steps = result["steps"]
-        times = np.unique(np.linspace(0, len(steps) - 1, THINNED + 1).round().astype(int))[1:]
+        curves = thinned_curves(result, THINNED)
         settings[name] = {
             "settings": result["settings"],
             "minutes": round(result["seconds"] / 60, 1),
             "arms": arms,
             "values": {m: np.round(v, 4).tolist() for m, v in values.items()},
-            "steps": [steps[t] for t in times],
             "curves": {
-                m: np.round(np.array(result["series"][m])[times].mean(-1), 3).tolist()
-                for m in MEASURES
+                m: curves[m] if m == "steps" else np.round(np.mean(curves[m], -1), 3).tolist()
+                for m in ("steps", *MEASURES)
             },
             "differences": _differences(values),
             "proxies": _proxies(result),

@@ -55,6 +55,7 @@ def content_of(values: dict[str, dict[str, list[list[float]]]]) -> dict[str, Any
     results = {}
     for name, by_measure in values.items():
         series = {m: [v, v] for m, v in by_measure.items()}
+        series["recovered_strictly"] = series["recovered"]
         results[name] = {
             "settings": {"arms": [{"name": arm} for arm in ARMS], "seeds": [0, 1, 2, 3]},
             "seconds": 60.0,

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from topk_plugin.mixture.lab.measures import MEASURES
-from topk_plugin.mixture.report.summary import late, steps_to_half, summarise
+from topk_plugin.mixture.report.summary import late, steps_to_half, summarise, thinned_curves
 
 
 def result_of(late_values: list[list[float]], early: float = 0.0) -> dict[str, Any]:
@@ -29,6 +29,16 @@ def test_the_last_fifth_is_averaged() -> None:
     result["series"]["kl"] = [[[float(step)]] for step in result["steps"]]
     assert late(result, "kl").tolist() == [[(85 + 90 + 95 + 100) / 4]]
     assert late(result, "kl", part=1).tolist() == [[(65 + 70 + 75 + 80) / 4]]
+
+
+def test_kept_curves_are_evaluations_of_the_training() -> None:
+    result = result_of([[0.0004, 1.0]])
+    result["series"]["kl"] = [[[float(step), 0.0]] for step in result["steps"]]
+    curves = thinned_curves(result, 4)
+    assert curves["steps"] == [25, 50, 75, 100]
+    assert curves["kl"] == [[[25.0, 0.0]], [[50.0, 0.0]], [[75.0, 0.0]], [[100.0, 0.0]]]
+    assert curves["high_quality"][-1] == [[0.0, 1.0]]
+    assert thinned_curves(result, 1000)["steps"] == result["steps"][1:]
 
 
 def test_a_training_that_was_not_measured_late_says_so() -> None:

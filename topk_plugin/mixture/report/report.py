@@ -18,7 +18,7 @@ from topk_plugin.mixture.report.animation import write_animation
 from topk_plugin.mixture.report.claims import claims
 from topk_plugin.mixture.report.report_text import report_text
 from topk_plugin.mixture.report.style import save
-from topk_plugin.mixture.report.summary import STEPS_TO_HALF, summarise
+from topk_plugin.mixture.report.summary import STEPS_TO_HALF, summarise, thinned_curves
 from topk_plugin.version import __version__
 
 SUMMARY_FILE, REPORT_FILE = "summary.json", "README.md"
@@ -50,6 +50,7 @@ def write_report(results: list[tuple[Path, dict[str, Any]]], folder: Path, comma
                 "seconds": result["seconds"],
                 "rows": summaries[count],
                 "claims": claims(result),
+                "curves": thinned_curves(result),
             }
             for count, result in modes.items()
         ],

@@ -10,6 +10,8 @@ from topk_plugin.mixture.lab.training import LAST_PART
 
 STEPS_TO_HALF = "steps_to_half"
 LOWER_IS_BETTER = ("kl", STEPS_TO_HALF)
+CURVE_POINTS = 20
+"""Of a curve that is kept with a report."""
 
 
 def late(result: dict[str, Any], measure: str, part: int = 0) -> Values:
@@ -43,6 +45,23 @@ def steps_to_half(result: dict[str, Any]) -> Values:
     steps = np.array(result["steps"], dtype=np.float64)
     values: Values = np.where(half.any(0), steps[half.argmax(0)], steps[-1])
     return values
+
+
+def thinned_curves(result: dict[str, Any], points: int = CURVE_POINTS) -> dict[str, Any]:
+    """Curves short enough to be kept with the report, so that what is said of them can be checked.
+
+    Returns:
+        Plain data: ``steps`` [T], evenly chosen evaluations, the last one among them; for each of
+        ``MEASURES`` [T][arm][seed], rounded to 3 decimals.
+    """
+    last = len(result["steps"]) - 1
+    times = np.unique(np.linspace(0, last, points + 1).round().astype(int))
+    times = times[times > 0]
+    curves = {
+        measure: np.round(np.array(result["series"][measure])[times], 3).tolist()
+        for measure in MEASURES
+    }
+    return {"steps": [result["steps"][t] for t in times], **curves}
 
 
 def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:

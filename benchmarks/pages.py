@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine.speed import STUDIOGAN
+from benchmarks.mixture.explanation import CLAIMS
+from benchmarks.mixture.release import CONFIRMATION, CONFIRMATION_SCHEDULES, name_of
+from benchmarks.mixture.release_report import MEASURES, registered_verdict, verdict_lines
 from benchmarks.paper.claims import DISTANCE, claims, table
 from benchmarks.paper.presets import PRESETS
 from topk_plugin.base.files import atomic_write
-from topk_plugin.base.intervals import interval
+from topk_plugin.base.intervals import UNDECIDED, interval
+from topk_plugin.mixture.lab.explanation import CRITICS
 from topk_plugin.mixture.report.style import label
 from topk_plugin.mixture.report.summary import STEPS_TO_HALF
 from topk_plugin.study.power import PAPERS_GAIN, pairs_for_the_papers_gain
@@ -44,6 +48,8 @@ def filled(text: str) -> str:
         "mixture_table": _mixture_table,
         "mixture_claims": _mixture_claims,
         "mixture_map": _mixture_map,
+        "mixture_release": _mixture_release,
+        "mixture_explanation": _mixture_explanation,
         "mixture_speed": _mixture_speed,
         "speed": _speed,
         "image_claims": lambda: table(claims(RESULTS)),
@@ -96,6 +102,71 @@ def _mixture_claims() -> str:
         verdicts = [c["verdict"] for c in tested if c["claim"] == claim]
         counts = [verdicts.count(v) for v in ("supported", "not decided", "reversed")]
         lines.append(f"| {text} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mixture_release() -> str:
+    """The confirmation of the released schedules, and how much of it there is."""
+    if not (RESULTS / "mixture-release" / "confirmation.json").exists():
+        return "The confirmation has not been run yet.\n"
+    content = _read("mixture-release/confirmation.json")
+    settings = content["settings"]
+    arms = next(iter(settings.values()))["arms"]
+    lines = [f"| setting | {' | '.join(arms)} |", "|---" * (len(arms) + 1) + "|"]
+    for name, setting in settings.items():
+        full = [f"{np.mean(setting['values'][measure][0]):.2f}" for measure in MEASURES]
+        cells = [" / ".join(full)]
+        for a in range(len(arms) - 1):
+            shown = []
+            for measure in MEASURES:
+                compared = setting["differences"][measure][a]
+                # stored so that above 0 is better
+                mean = -compared["mean"] if measure == "kl" else compared["mean"]
+                text = f"{mean:+.2f}"
+                shown.append(text if compared["verdict"] == UNDECIDED else f"**{text}**")
+            cells.append(" / ".join(shown))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines.append("")
+    missing = [name for name in CONFIRMATION if name not in settings]
+    if missing:
+        lines.append(
+            f"**Unfinished**: {len(settings)} of {len(CONFIRMATION)} registered settings are "
+            f"there, so there is no verdict yet. Not yet run: {'; '.join(missing)}."
+        )
+    for schedule in CONFIRMATION_SCHEDULES[2:]:
+        arm = name_of(schedule)
+        found = registered_verdict(content, arm, name_of(CONFIRMATION_SCHEDULES[0]))
+        if missing:
+            lines += ["", f"{arm}, so far:", ""]
+        else:
+            held = "holds" if found["holds"] else "does not hold"
+            lines += ["", f"{arm}: the registered claim **{held}**.", ""]
+        paper = name_of(CONFIRMATION_SCHEDULES[0])
+        lines += verdict_lines(found, arm, paper, len(settings), unfinished=True)
+    return "\n".join(lines) + "\n"
+
+
+def _mixture_explanation() -> str:
+    """Claims about the kept and the dropped part, in the middle phase, with both critics."""
+    if not (RESULTS / "mixture-explanation" / "small.json").exists():
+        return "Not yet run: `python -m benchmarks.mixture.explanation --runs runs/explanation`.\n"
+    content = _read("mixture-explanation/small.json")
+    columns = [(critic, kind) for kind in ("gradient", "optimizer") for critic in CRITICS]
+    words = {"gradient": "gradient step", "optimizer": "optimiser's step"}
+    names = [f"{words[kind]}, {critic} critic" for critic, kind in columns]
+    lines = [f"| claim | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    found = {
+        (c["claim"], c["critic"], c["kind"]): c for c in content["claims"] if c["phase"] == "middle"
+    }
+    for claim, (text, _) in CLAIMS.items():
+        cells = []
+        for critic, kind in columns:
+            entry = found[claim, critic, kind]
+            low, high = entry["interval"]
+            cell = f"{entry['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+            verdict = entry["verdict"]
+            cells.append(cell if verdict == UNDECIDED else f"**{cell}** {verdict}")
+        lines.append(f"| {text} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

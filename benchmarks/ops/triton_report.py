@@ -3,7 +3,7 @@
     python -m benchmarks.ops.triton_report
 
 Registers and stack are read from the compiled binary by cuobjdump, spilled bytes are what ptxas
-says about the same PTX; both programs come with triton (3.9 or newer). The bytes per element are
+says about the same PTX; both programs come with triton. The bytes per element are
 counted by hand, in each kernel's file. How fast a kernel is can't be known without a GPU:
 benchmarks/ops/gpu_check.py measures it on one.
 """
@@ -64,7 +64,7 @@ def make_report() -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "triton": triton.__version__,
-            **{f"ptxas for sm_{arch}": _ptxas_version(arch) for arch in ARCHITECTURES},
+            "ptxas": _ptxas_version(),
         },
         "rows": rows,
     }
@@ -85,7 +85,7 @@ def _row(file: str, specimen: Specimen, architecture: int, folder: Path) -> dict
         "architecture": f"sm_{architecture}",
         "num_warps": specimen.num_warps,
         **_resources(compiled.asm["cubin"], folder),
-        "spilled_bytes": _spilled_bytes(compiled.asm["ptx"], architecture, folder),
+        "spilled_bytes": _spilled_bytes(compiled.asm["ptx"], folder),
         "shared_bytes": compiled.metadata.shared,
         "widest_load_bytes": _widest_load(compiled.asm["ptx"]),
         "cubin_bytes": len(compiled.asm["cubin"]),
@@ -98,23 +98,11 @@ def _row(file: str, specimen: Specimen, architecture: int, folder: Path) -> dict
 def _compile(specimen: Specimen, architecture: int) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    arguments = specimen.kernel.arg_names
-    # what triton finds out about the arguments of a launch
-    aligned = [
-        name
-        for name, kind in specimen.signature.items()
-        if kind.startswith("*") or name in specimen.multiples_of_16
-    ]
-    source = ASTSource(
-        specimen.kernel,
-        dict(specimen.signature),
-        constexprs=dict(specimen.constants),
-        attrs={(arguments.index(name),): [["tt.divisibility", 16]] for name in aligned},
-    )
+    from benchmarks.ops.triton_versions import source_of
+
     return triton.compile(
-        source,
+        source_of(specimen),
         target=GPUTarget("cuda", architecture, 32),
         options={"num_warps": specimen.num_warps},
     )
@@ -122,26 +110,27 @@ def _compile(specimen: Specimen, architecture: int) -> Any:
 
 def _resources(cubin: bytes, folder: Path) -> dict[str, int]:
     """Registers and stack (where spilled registers go) of a thread, from the binary itself."""
-    import triton
+    from benchmarks.ops.triton_versions import program
 
     file = folder / "kernel.cubin"
     file.write_bytes(cubin)
-    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    text = _output([str(program), "--dump-resource-usage", str(file)])
+    text = _output([program("cuobjdump"), "--dump-resource-usage", str(file)])
     found = re.search(r"REG:(\d+) STACK:(\d+)", text)
     if found is None:
         raise RuntimeError(f"cuobjdump named no registers: {text}")
     return {"registers": int(found[1]), "stack_bytes": int(found[2])}
 
 
-def _spilled_bytes(ptx: str, architecture: int, folder: Path) -> int:
+def _spilled_bytes(ptx: str, folder: Path) -> int:
     """Bytes that a thread's registers did not hold, stored and loaded, as ptxas counts them."""
+    from benchmarks.ops.triton_versions import program
+
     file = folder / "kernel.ptx"
     file.write_text(ptx, encoding="utf-8")
     target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
     assert target is not None
     options = ["-v", f"--gpu-name={target[1]}", str(file), "-o", os.devnull]
-    text = _output([_ptxas(architecture), *options])
+    text = _output([program("ptxas"), *options])
     found = re.findall(r"(\d+) bytes spill (?:stores|loads)", text)
     if not found:
         raise RuntimeError(f"ptxas named no spills: {text}")
@@ -154,15 +143,10 @@ def _widest_load(ptx: str) -> int:
     return max((int(width or 1) * int(bits) // 8 for width, bits in loads), default=0)
 
 
-def _ptxas(architecture: int) -> str:
-    from triton.backends.nvidia.compiler import get_ptxas
+def _ptxas_version() -> str:
+    from benchmarks.ops.triton_versions import program
 
-    path: str = get_ptxas(architecture).path
-    return path
-
-
-def _ptxas_version(architecture: int) -> str:
-    found = re.search(r"V([\d.]+)", _output([_ptxas(architecture), "--version"]))
+    found = re.search(r"V([\d.]+)", _output([program("ptxas"), "--version"]))
     return found[1] if found else "unknown"
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from topk_plugin.ops import conditional_batch_norm as module
+from topk_plugin.ops import normalise_and_modulate
 from topk_plugin.ops.conditional_batch_norm import (
     conditional_batch_norm_relu,
     conditional_batch_norm_relu_reference,
@@ -33,7 +34,7 @@ def _algebra_for_small_images() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "LEAST_ELEMENTS", 0)
         patch.setattr(module, "LEAST_ELEMENTS_16_BIT", 0)
-        patch.setattr(module, "PART_ELEMENTS", 50)
+        patch.setattr(normalise_and_modulate, "PART_ELEMENTS", 50)
         yield
 
 

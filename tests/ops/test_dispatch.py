@@ -7,7 +7,7 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.ops import dispatch
 
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
-KINDS = {"triton", "algebra", "reference"}
+KINDS = {"triton", "fused", "algebra", "reference"}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,8 @@ def test_an_unknown_value_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPat
 
 def test_without_triton_its_ops_use_the_algebra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "has_triton", lambda: False)
-    assert dispatch.implementation("gate_rows", CUDA) == "algebra"
+    for name in ("gate_rows", "conditional_batch_norm_relu"):
+        assert dispatch.implementation(name, CUDA) == dispatch.implementation(name, META)
     assert "the package triton is not installed" in dispatch.describe(CUDA)
 
 

@@ -61,11 +61,12 @@ torch.library.define(
 def _self_attention_2d(
     query: Tensor, key: Tensor, value: Tensor, twice_differentiable: bool = False
 ) -> Tensor:
-    if implementation("self_attention_2d", query.device) == "reference":
+    chosen = implementation("self_attention_2d", query.device)
+    if chosen == "reference":
         return self_attention_2d_reference(query, key, value)
-    if query.device.type == "cpu" or twice_differentiable:
-        return _by_products(query, key, value)
-    return _by_fused_attention(query, key, value)
+    if chosen == "fused" and not twice_differentiable:
+        return _by_fused_attention(query, key, value)
+    return _by_products(query, key, value)
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -11,24 +11,26 @@ from topk_plugin.base.errors import UserError
 ENVIRONMENT_VARIABLE = "TOPK_PLUGIN_OPS"
 
 # Per op: its implementation on a CPU, on a CUDA device, and on anything else. "triton" is a
-# hand-written kernel, "algebra" the same result by fewer of torch's own operations, "reference"
-# the operations as the formula has them. An op whose faster way did not win on a device keeps the
-# reference there (benchmarks/ops/speed.py measures it).
+# hand-written kernel, "fused" a fused kernel of torch's own, "algebra" the same result by fewer of
+# torch's operations, or by operations that stay in a CPU's cache, "reference" the operations as
+# the formula has them. An op whose faster way did not win on a device keeps the reference there
+# (benchmarks/ops/speed.py measures it on a CPU; elsewhere fewer launches win).
 OPS: dict[str, tuple[str, str, str]] = {
     "upsample_conv3x3": ("algebra", "algebra", "algebra"),
     "conv3x3_avgpool": ("algebra", "algebra", "algebra"),
     "spectral_weights": ("algebra", "algebra", "algebra"),
-    "self_attention_2d": ("algebra", "algebra", "algebra"),
-    "conditional_batch_norm_relu": ("algebra", "triton", "algebra"),
+    "self_attention_2d": ("algebra", "fused", "fused"),
+    "conditional_batch_norm_relu": ("algebra", "triton", "reference"),
     "gate_rows": ("algebra", "triton", "algebra"),
 }
 
 
 def implementation(op_name: str, device: torch.device) -> str:
-    """The implementation of ``op_name`` on ``device``: "triton", "algebra" or "reference".
+    """The implementation of ``op_name`` on ``device``, one of the words of ``OPS``.
 
     With the environment variable TOPK_PLUGIN_OPS=reference it is always "reference". Kernels need
-    the package triton, which torch for CUDA brings along; without it their ops use the algebra.
+    the package triton, which torch for CUDA brings along; without it a CUDA device is treated
+    like any other that has none.
 
     Raises:
         UserError: TOPK_PLUGIN_OPS has another value.
@@ -40,7 +42,7 @@ def implementation(op_name: str, device: torch.device) -> str:
         return on_cpu
     if device.type != "cuda":
         return elsewhere
-    return "algebra" if on_cuda == "triton" and not has_triton() else on_cuda
+    return elsewhere if on_cuda == "triton" and not has_triton() else on_cuda
 
 
 def references_forced() -> bool:
@@ -73,6 +75,7 @@ def describe(device: torch.device) -> str:
         chosen.setdefault(implementation(name, device), []).append(name)
     reasons = {
         "triton": "Triton kernels",
+        "fused": "torch's fused kernel",
         "algebra": "fewer operations of torch's own",
         "reference": "references, which nothing beat here",
     }

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from topk_plugin.ops.dispatch import implementation
+from topk_plugin.ops.kernel_proof import Example, by_kernel
 
 
 def gate_rows(gradient: Tensor, weights: Tensor) -> Tensor:
@@ -66,12 +67,19 @@ for _name in ("gate_rows", "gate_rows_in_one_pass"):
 
 def _gate_rows(gradient: Tensor, weights: Tensor) -> Tensor:
     chosen = implementation("gate_rows", gradient.device)
+    if chosen == "triton" and not torch.compiler.is_compiling() and not weights.requires_grad:
+        if by_kernel("gate_rows", gradient, _examples):
+            return torch.ops.topk_plugin.gate_rows_in_one_pass(gradient, weights)
+        chosen = "reference"
     if chosen == "reference":
         return gate_rows_reference(gradient, weights)
-    plain = torch.compiler.is_compiling() or weights.requires_grad
-    if chosen == "algebra" or plain:
-        return _zeroed_in_place(gradient, weights)
-    return torch.ops.topk_plugin.gate_rows_in_one_pass(gradient, weights)
+    return _zeroed_in_place(gradient, weights)
+
+
+def _examples() -> list[Example]:
+    gradient = torch.arange(420, dtype=torch.float64).mul(0.7).sin().view(3, 5, 4, 7)
+    weights = torch.tensor([0.0, 1.5, 1.0], dtype=torch.float64)
+    return [Example(gate_rows, gate_rows_reference, [gradient], [weights])]
 
 
 # The second: under vmap too it is these operations, and not a loop of them.

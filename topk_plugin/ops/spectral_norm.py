@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from topk_plugin.ops.dispatch import implementation
+from topk_plugin.ops.image_layout import is_channels_last
 
 
 def spectral_weights(
@@ -148,14 +149,14 @@ def _alike(weights: list[Tensor]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
     for i, weight in enumerate(weights):
         sizes = tuple(map(int, weight.shape))  # numbers also where torch.compile has symbols
-        key = (sizes, weight.dtype, weight.device, _is_channels_last(weight))
+        key = (sizes, weight.dtype, weight.device, is_channels_last(weight))
         groups.setdefault(key, []).append(i)
     return list(groups.values())
 
 
 def _normalise_one(weight: Tensor, u: Tensor, v: Tensor, *, update: bool, eps: float) -> Tensor:
     """``weight`` divided by its spectral norm."""
-    channels_last = _is_channels_last(weight)
+    channels_last = is_channels_last(weight)
     inner_shape = weight.shape[1:]
     with torch.no_grad():
         matrix = _as_matrix(weight, channels_last)
@@ -182,7 +183,7 @@ def _normalise_stack(
     weights: list[Tensor], us: list[Tensor], vs: list[Tensor], *, update: bool, eps: float
 ) -> list[Tensor]:
     """``weights``, alike, each divided by its spectral norm."""
-    channels_last, shape = _is_channels_last(weights[0]), weights[0].shape
+    channels_last, shape = is_channels_last(weights[0]), weights[0].shape
     matrices = _stack([_as_matrix(weight, channels_last) for weight in weights])
     with torch.no_grad():
         u = _stack(us)  # [layers, rows]
@@ -244,7 +245,7 @@ def _inner_product(a: Tensor, b: Tensor, *, is_stack: bool) -> Tensor:
     if is_stack:
         with _own_precision(a.device):
             return torch.bmm(a.flatten(1).unsqueeze(1), b.flatten(1).unsqueeze(2))
-    channels_last = _is_channels_last(b)
+    channels_last = is_channels_last(b)
     return torch.dot(
         _as_matrix(a, channels_last).reshape(-1), _as_matrix(b, channels_last).reshape(-1)
     )
@@ -265,14 +266,6 @@ def _stack(tensors: list[Tensor]) -> Tensor:
 def _unit(vectors: Tensor, eps: float) -> Tensor:
     """Each row over its length, as torch.nn.functional.normalize has it, with less overhead."""
     return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min_(eps)
-
-
-def _is_channels_last(weight: Tensor) -> bool:
-    return (
-        weight.dim() == 4
-        and not weight.is_contiguous()
-        and weight.is_contiguous(memory_format=torch.channels_last)
-    )
 
 
 def _as_matrix(weight: Tensor, channels_last: bool) -> Tensor:

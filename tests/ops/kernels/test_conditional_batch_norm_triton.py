@@ -4,13 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from topk_plugin.ops import conditional_batch_norm as module
+from topk_plugin.ops import channel_statistics, normalise_and_modulate
 from topk_plugin.ops.conditional_batch_norm import (
     conditional_batch_norm_relu,
     conditional_batch_norm_relu_reference,
 )
+from topk_plugin.ops.dispatch import OPS
 
 EPS = 1e-4
 MODES = pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
@@ -25,7 +27,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2**-7}
 @pytest.fixture(scope="module", autouse=True)
 def _kernels() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "implementation", lambda op, device: "triton")
+        patch.setitem(OPS, "conditional_batch_norm_relu", ("triton", "triton", "triton"))
         yield
 
 
@@ -226,12 +228,11 @@ def test_processes_of_a_group_share_their_statistics(monkeypatch: pytest.MonkeyP
         return [result.detach(), *(t.grad for t in leaves), *running]
 
     expected = train(twice, "")
-    monkeypatch.setattr(module, "_group", lambda name: None)
-    monkeypatch.setattr(module.dist, "get_world_size", lambda group: 2)
-    monkeypatch.setattr(
-        module.dist, "all_gather", lambda all, own, group: [t.copy_(own) for t in all]
-    )
-    monkeypatch.setattr(module.dist, "all_reduce", lambda own, group: own.mul_(2))
+    for module in (channel_statistics, normalise_and_modulate):
+        monkeypatch.setattr(module, "group_of", lambda name: None)
+    monkeypatch.setattr(dist, "get_world_size", lambda group: 2)
+    monkeypatch.setattr(dist, "all_gather", lambda all, own, group: [t.copy_(own) for t in all])
+    monkeypatch.setattr(dist, "all_reduce", lambda own, group: own.mul_(2))
     found = train(inputs, "another")
     for got, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(got, wanted[: len(got)], rtol=1e-12, atol=1e-12)
@@ -244,7 +245,7 @@ def test_opcheck(training: bool) -> None:
     statistics = ops.batch_statistics(x, "")
     torch.library.opcheck(ops.batch_statistics.default, (x, ""))
     arguments = (gain, bias, *statistics[:2], statistics[2] if training else None, True, "")
-    torch.library.opcheck(ops.normalise_and_modulate_backward.default, (x, x, None, *arguments))
+    torch.library.opcheck(ops.normalise_and_modulate_backward.default, (x, None, x, *arguments))
     leaves = [t.requires_grad_() for t in (x, gain, bias)]
     torch.library.opcheck(ops.normalise_and_modulate.default, (*leaves, *arguments[2:]))
 

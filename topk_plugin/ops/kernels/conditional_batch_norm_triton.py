@@ -14,7 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from topk_plugin.ops.image_layout import wide_dtype
 from topk_plugin.ops.kernels.specimen import Specimen
+from topk_plugin.ops.normalise_and_modulate import Modulation
 
 WARPS = 4
 TILE = 2048  # elements; 16 a thread
@@ -313,7 +315,7 @@ def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     tile = _tile(x, positions)
     groups = triton.cdiv(channels, tile["BLOCK_C"])
     each, splits = _split(positions, tile["BLOCK_P"], groups)
-    dtype = _compute_dtype(x)
+    dtype = wide_dtype(x)
     partial = torch.empty(splits, 2, channels, dtype=dtype, device=x.device)
     mean, variance = (torch.empty(channels, dtype=dtype, device=x.device) for _ in range(2))
     finish_groups = triton.cdiv(channels, FINISH_CHANNELS)
@@ -329,65 +331,53 @@ def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def forward(
-    x: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, *, relu: bool
-) -> Tensor:
+def forward(call: Modulation) -> Tensor:
     """``(x - mean) * rstd * (1 + gain) + bias``, and ReLU if asked for.
 
     Args:
-        x: floating-point [N, C, H, W], contiguous or channels-last.
-        gain, bias: floating-point [N, C], contiguous.
-        mean, rstd: [C], contiguous.
-        relu: whether negative results become 0.
+        call: its tensors are laid out (``Modulation.laid_out``), mean and rstd contiguous.
 
     Returns:
-        A tensor of the shape, dtype and strides of ``x``.
+        A tensor of the shape, dtype and strides of ``call.x``.
     """
+    x, gain, bias, mean, rstd, *_ = call
     result = torch.empty_like(x)
     if x.numel() == 0:
         return result
     grid, tile, sizes = _elementwise(x)
     with torch.cuda.device_of(x):
         forward_kernel[grid](
-            x, gain, bias, mean, rstd, result, *sizes, RELU=relu, **tile, num_warps=WARPS
+            x, gain, bias, mean, rstd, result, *sizes, RELU=call.relu, **tile, num_warps=WARPS
         )
     return result
 
 
-def backward_sums(
-    gradient: Tensor,
-    x: Tensor,
-    gain: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward_sums(gradient: Tensor, call: Modulation) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of gain and bias, and the sums that the batch statistics' gradient needs.
 
     Args:
         gradient: of :func:`forward`'s result, in x's dtype and memory format.
-        x, gain, bias, mean, rstd, relu: as they were given to :func:`forward`; x not empty.
+        call: as it was given to :func:`forward`; x not empty.
 
     Returns:
         The gradients of gain and bias, [N, C] in their dtypes, and [2, C]: the sums over N, H
         and W of ``g * (1 + gain)`` and of ``g * (1 + gain) * (x - mean) * rstd``, where g is the
         gradient behind the ReLU.
     """
+    x, gain, bias, mean, rstd, *_ = call
     samples, channels = x.shape[:2]
     size = x.shape[2] * x.shape[3]
     tile = _tile(x, size)
     groups = triton.cdiv(channels, tile["BLOCK_C"])
     each, splits = _split(size, tile["BLOCK_P"], groups * samples)
-    dtype = _compute_dtype(x)
+    dtype = wide_dtype(x)
     partial = torch.empty(samples, splits, 2, channels, dtype=dtype, device=x.device)
     sums = torch.empty(2, channels, dtype=dtype, device=x.device)
     gain_gradient, bias_gradient = torch.empty_like(gain), torch.empty_like(bias)
     with torch.cuda.device_of(x):
         backward_sums_kernel[(samples * splits, groups)](
             gradient, x, gain, bias, mean, rstd, partial, size, channels, splits, each,
-            RELU=relu, **tile, num_warps=WARPS,
+            RELU=call.relu, **tile, num_warps=WARPS,
         )  # fmt: skip
         finish_sums_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
             partial, gain, gain_gradient, bias_gradient, sums, samples, splits, channels,
@@ -397,29 +387,17 @@ def backward_sums(
     return gain_gradient, bias_gradient, sums
 
 
-def backward(
-    gradient: Tensor,
-    x: Tensor,
-    gain: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    sums: Tensor,
-    count: Tensor | None,
-    *,
-    relu: bool,
-) -> Tensor:
+def backward(gradient: Tensor, call: Modulation, sums: Tensor) -> Tensor:
     """The gradient of x.
 
     Args:
-        gradient, x, gain, bias, mean, rstd, relu: as for :func:`backward_sums`.
+        gradient, call: as for :func:`backward_sums`.
         sums: what :func:`backward_sums` gave; added up over all processes that share statistics.
-        count: how many values each mean was taken over, a tensor of one element; None where mean
-            and rstd are constants, as in evaluation mode.
 
     Returns:
-        A tensor of the shape, dtype and strides of ``x``.
+        A tensor of the shape, dtype and strides of ``call.x``.
     """
+    x, gain, bias, mean, rstd, count, relu, _ = call
     result = torch.empty_like(x)
     grid, tile, sizes = _elementwise(x)
     with torch.cuda.device_of(x):
@@ -428,10 +406,6 @@ def backward(
             *sizes, TRAINING=count is not None, RELU=relu, **tile, num_warps=WARPS,
         )  # fmt: skip
     return result
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _tile(x: Tensor, positions: int) -> dict[str, Any]:

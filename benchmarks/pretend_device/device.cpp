@@ -13,6 +13,7 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <unordered_map>
@@ -41,12 +42,22 @@ const std::unordered_set<std::string> READ_BY_THE_HOST = {
     "aten::masked_select.out", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive",
     "aten::repeat_interleave.Tensor", "aten::bincount"};
 
+std::atomic<bool> reads_are_refused = false;
 std::mutex counts_lock;  // autograd works on a thread of its own
 c10::Dict<std::string, int64_t> counts;
 
 void count(const std::string& name) {
   const std::lock_guard<std::mutex> guard(counts_lock);
   counts.insert_or_assign(name, counts.contains(name) ? counts.at(name) + 1 : 1);
+}
+
+void count_read(const std::string& name) {
+  TORCH_CHECK(!reads_are_refused, name, " makes the host wait for ", DEVICE);
+  count("read by the host: " + name);
+}
+
+void refuse_reads(bool refuse) {
+  reads_are_refused = refuse;
 }
 
 c10::Dict<std::string, int64_t> read_counts() {
@@ -251,7 +262,7 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::vector<IValue> on_cpu(stack->begin() + begin, stack->end());
 
   const std::string name = c10::toString(op.operator_name());
-  if (READ_BY_THE_HOST.count(name)) count("read by the host: " + name);
+  if (READ_BY_THE_HOST.count(name)) count_read(name);
   if (!is_view(schema) && !WITHOUT_WORK.count(schema.name())) count("operation: " + name);
   {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -290,10 +301,11 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 }
 
 Tensor copy_from(const Tensor& from, const Tensor& to, bool /*non_blocking*/) {
-  count(
-      !on_device(from)    ? "copy from the host"
-          : !on_device(to) ? "read by the host: copy"
-                           : "operation: aten::copy_");
+  if (on_device(from) && !on_device(to)) {
+    count_read("copy to the host");
+  } else {
+    count(on_device(from) ? "operation: aten::copy_" : "copy from the host");
+  }
   const auto as_cpu = [](const Tensor& tensor) {
     if (!on_device(tensor)) return tensor;
     Tensor result = at::detail::make_tensor<c10::TensorImpl>(
@@ -376,4 +388,5 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 TORCH_LIBRARY(pretend_device, m) {
   m.def("counts", &read_counts);
   m.def("clear_counts", &clear_counts);
+  m.def("refuse_reads", &refuse_reads);
 }

@@ -149,7 +149,11 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto (the default), cpu, cuda, or what else torch calls its accelerator here",
+    )
 
 
 def add_metric_arguments(parser: argparse.ArgumentParser, default: list[str]) -> None:
@@ -200,7 +204,7 @@ def chosen_device(name: str) -> "torch.device":
     """The device of ``--device``.
 
     Raises:
-        UserError: CUDA asked for where there is none.
+        UserError: CUDA asked for where there is none, or a device that torch doesn't have here.
     """
     import torch
 
@@ -211,6 +215,14 @@ def chosen_device(name: str) -> "torch.device":
             "--device cuda, but torch finds no CUDA device; use --device cpu or auto, or see "
             "`topk-plugin doctor`"
         )
+    if name not in ("cpu", "cuda"):
+        # torch.accelerator is there from torch 2.6 on
+        found = getattr(torch, "accelerator", None) and torch.accelerator.current_accelerator()
+        other = found.type if found else "cuda"
+        if name != other:
+            more = "" if other == "cuda" else f" or {other}"
+            allowed = f"auto, cpu, cuda{more}" if more else "auto, cpu or cuda"
+            raise UserError(f"--device {name}: torch has no such device here; allowed: {allowed}")
     return torch.device(name)
 
 

@@ -1,0 +1,1 @@
+"""A device that torch takes for an accelerator, with the CPU's memory and kernels behind it."""

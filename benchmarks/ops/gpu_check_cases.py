@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from topk_plugin.ops.attention import self_attention_2d, self_attention_2d_reference
-from topk_plugin.ops.conditional_batch_norm import (
-    conditional_batch_norm_relu,
-    conditional_batch_norm_relu_reference,
-)
+from topk_plugin.ops.batch_norm_reference import conditional_batch_norm_relu_reference
+from topk_plugin.ops.conditional_batch_norm import conditional_batch_norm_relu
 from topk_plugin.ops.folded_convolution import (
     conv3x3_avgpool,
     conv3x3_avgpool_reference,

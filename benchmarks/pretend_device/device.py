@@ -37,8 +37,9 @@ def load(build_folder: Path) -> torch.device:
         RuntimeError: it can't be compiled, or torch has another such device already.
     """
     from torch.utils import cpp_extension
+    from torch.utils.backend_registration import rename_privateuse1_backend
 
-    torch.utils.rename_privateuse1_backend(NAME)
+    rename_privateuse1_backend(NAME)
     torch._register_device_module(NAME, _module())
     cpp_extension.load(
         "pretend_device",

@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from topk_plugin.ops import conditional_batch_norm as module
 from topk_plugin.ops import normalise_and_modulate
-from topk_plugin.ops.conditional_batch_norm import (
-    conditional_batch_norm_relu,
-    conditional_batch_norm_relu_reference,
-)
+from topk_plugin.ops.batch_norm_reference import conditional_batch_norm_relu_reference
+from topk_plugin.ops.conditional_batch_norm import conditional_batch_norm_relu
 
 EPS = 1e-4
 MODES = pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])

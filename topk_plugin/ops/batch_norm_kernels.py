@@ -1,6 +1,7 @@
 """Whether conditional batch normalisation is done by Triton kernels."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def _examples() -> list[Example]:
     gain = rows.mul(1.3).sin() / 4
     bias = torch.where(rows.remainder(2) == 0, 6.0, -6.0)
     statistics = [torch.linspace(0.25, 0.75, 5), torch.linspace(0.5, 1.5, 5)]
-    settings = {"momentum": 0.25, "eps": 1e-3}
+    settings: dict[str, Any] = {"momentum": 0.25, "eps": 1e-3}
     return [
         Example(
             partial(

@@ -117,9 +117,9 @@ def _fault(
                 errors = _errors(found, example.reference, inputs, constants)
             except Exception as error:  # whatever a compiler or a launch raises
                 return f"it raised {type(error).__name__} ({_first_line(error)})"
-            for name, error in errors.items():
-                if not error <= TOLERANCES[dtype]:  # a NaN too
-                    return f"its {name} is off by {error:.0e} of its size"
+            for name, size in errors.items():
+                if not size <= TOLERANCES[dtype]:  # a NaN too
+                    return f"its {name} is off by {size:.0e} of its size"
     return None
 
 

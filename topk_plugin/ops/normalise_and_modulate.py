@@ -26,7 +26,7 @@ class Modulation(NamedTuple):
         x: [N, C, H, W].
         gain, bias: [N, C].
         mean, rstd: [C], float32 or float64.
-        count: one element, or None where mean and rstd are constants.
+        value_count: one element, or None where mean and rstd are constants.
         relu: whether negative results become 0.
         group_name: of the processes that share the statistics; "" for none.
     """
@@ -36,7 +36,7 @@ class Modulation(NamedTuple):
     bias: Tensor
     mean: Tensor
     rstd: Tensor
-    count: Tensor | None
+    value_count: Tensor | None
     relu: bool
     group_name: str
 

@@ -8,10 +8,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from topk_plugin.ops import channel_statistics, normalise_and_modulate
-from topk_plugin.ops.conditional_batch_norm import (
-    conditional_batch_norm_relu,
-    conditional_batch_norm_relu_reference,
-)
+from topk_plugin.ops.batch_norm_reference import conditional_batch_norm_relu_reference
+from topk_plugin.ops.conditional_batch_norm import conditional_batch_norm_relu
 from topk_plugin.ops.dispatch import OPS
 
 EPS = 1e-4

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from topk_plugin.ops import kernel_proof
-from topk_plugin.ops.conditional_batch_norm import (
-    conditional_batch_norm_relu,
-    conditional_batch_norm_relu_reference,
-)
+from topk_plugin.ops.batch_norm_reference import conditional_batch_norm_relu_reference
+from topk_plugin.ops.conditional_batch_norm import conditional_batch_norm_relu
 from topk_plugin.ops.dispatch import OPS
 from topk_plugin.ops.gate_rows import gate_rows, gate_rows_reference
 from topk_plugin.ops.kernel_proof import KernelWarning

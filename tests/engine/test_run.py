@@ -1,4 +1,4 @@
-"""A training run's own checkpoints, between its looks."""
+"""A training run's own checkpoints, between its evaluations."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def run(trainer: Trainer, folder: Path, *, resume: bool = False) -> None:
         opened.close()
 
 
-def test_a_killed_run_goes_on_from_a_checkpoint_between_its_looks(
+def test_a_killed_run_goes_on_from_a_checkpoint_between_its_evaluations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = tiny_trainer(SIX_STEPS)

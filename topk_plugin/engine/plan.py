@@ -3,6 +3,9 @@
 import math
 from dataclasses import replace
 
+import torch
+
+from topk_plugin.base.environment import describe_cpu
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.evidence import describe_evidence
 from topk_plugin.engine.methods.registry import methods_on, needs_of
@@ -20,8 +23,9 @@ def describe_trainer(trainer: Trainer, *, seed: int, compiled: bool) -> list[str
     millions = [sum(p.numel() for p in network.parameters()) / 1e6 for network in networks]
     lines = [
         f"model: {model.backbone} {model.g_cond_mtd}/{model.d_cond_mtd}, generator "
-        f"{millions[0]:.2f} M and critic {millions[1]:.2f} M parameters, {device.type}, "
-        f"{trainer.precision}{', compiled' if compiled else ''}, seed {seed}"
+        f"{millions[0]:.2f} M and critic {millions[1]:.2f} M parameters, "
+        f"{trainer.precision}{', compiled' if compiled else ''}, seed {seed}",
+        f"device: {_describe_device(device)}",
     ]
     if needs_of(trainer.config).second_derivatives:
         if compiled:
@@ -35,6 +39,12 @@ def describe_trainer(trainer: Trainer, *, seed: int, compiled: bool) -> list[str
                 "(LOSS.apply_gp, apply_r1_reg) and bf16's second derivatives are wrong there"
             )
     return [*lines, describe_ops(device)]
+
+
+def _describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return f"{device.type}, {describe_cpu()}, {torch.get_num_threads()} threads"
 
 
 def steps_to_floor(config: Config, steps_per_epoch: float) -> float | None:

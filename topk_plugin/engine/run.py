@@ -154,7 +154,7 @@ class TrainingRun:
             due = options.measures(step, total)
             if due and self.progress.evaluated_step < step:
                 if self._is_finite():
-                    self._look(step)
+                    self._evaluate(step)
                 if not self.diverged:
                     self._save_checkpoint()
                 self._reported_step = step
@@ -194,25 +194,25 @@ class TrainingRun:
         self._log.scalars(step, scalars)
         if not all(math.isfinite(value) for value in values):
             self._warn_of_the_loss(step)
-        shown = {
+        figures = {
             "G": f"{scalars['loss/generator']:.3f}",
             "D": f"{scalars['loss/discriminator']:.3f}",
         }
         if "topk/k" in scalars:
-            shown["k"] = f"{scalars['topk/k']:.0f}/{self.config.OPTIMIZATION.batch_size}"
-        shown["img/s"] = f"{rate:,.0f}"
-        bar.set_postfix(shown)
+            figures["k"] = f"{scalars['topk/k']:.0f}/{self.config.OPTIMIZATION.batch_size}"
+        figures["img/s"] = f"{rate:,.0f}"
+        bar.set_postfix(figures)
         if bar.disable:
             left = (self.config.OPTIMIZATION.total_steps - step) * self.trainer.images_per_step
-            line = " ".join(f"{name} {value}" for name, value in shown.items())
+            line = " ".join(f"{name} {value}" for name, value in figures.items())
             self._say(f"step {step:,}: {line} ETA {tqdm.format_interval(left / rate)}")
 
-    def _look(self, step: int) -> None:
+    def _evaluate(self, step: int) -> None:
         """Sample grid, histograms and metrics of this step."""
         sampler = self.trainer.sampler()
         batch_size = self.config.OPTIMIZATION.batch_size
         values: dict[str, float] = {}
-        # Nothing is noted down yet, so that a run that is stopped in here looks at this step again.
+        # Nothing is noted down yet, so that a run stopped in here is evaluated at this step again.
         try:
             with self._stop.interruptible():
                 images = generate(sampler, *self._grid, batch_size=batch_size)
@@ -231,8 +231,8 @@ class TrainingRun:
         self.progress.evaluated_step = step
         if self.evaluator is not None:
             self._log.scalars(step, {f"metric/{name}": value for name, value in values.items()})
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            tqdm.write(f"step {step:,}: {shown}", file=sys.stderr)
+            text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            tqdm.write(f"step {step:,}: {text}", file=sys.stderr)
             entry: dict[str, float] = {"step": step} | values
             self.progress.history.append(entry)
             if self._is_best(entry):

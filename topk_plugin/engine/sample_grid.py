@@ -60,8 +60,8 @@ def class_grid(
     classes = config.DATA.num_classes
     rows = min(classes, MOST_ROWS) if classes > 1 else columns
     source = LatentSource(config, seed=seed, device=device)
-    shown = torch.linspace(0, classes - 1, rows, device=device).round().long()
-    return source.latents(rows * columns), shown.repeat_interleave(columns)
+    drawn = torch.linspace(0, classes - 1, rows, device=device).round().long()
+    return source.latents(rows * columns), drawn.repeat_interleave(columns)
 
 
 def save_grid(path: Path, images: Tensor, *, columns: int = 10) -> None:

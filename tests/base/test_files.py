@@ -1,13 +1,14 @@
 """Atomic writing and the cache folder."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.base.files import atomic_write, cache_folder, remove_leftovers
+from topk_plugin.base.files import atomic_write, cache_folder, remove_leftovers, write_json
 
 
 def test_the_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -61,3 +62,40 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder() == tmp_path / "home" / ".cache" / "topk-plugin"
+
+
+def test_json_knows_no_nan(tmp_path: Path) -> None:
+    content = {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": ("x", True, None)}
+    write_json(tmp_path / "two.json", content)
+    write_json(tmp_path / "one.json", content, indent=None)
+    read = {"a": [1.5, None, {"b": None}], "c": ["x", True, None]}
+    for name in ("two.json", "one.json"):
+        text = (tmp_path / name).read_text()
+        assert json.loads(text, parse_constant=pytest.fail) == read
+    assert (
+        tmp_path / "one.json"
+    ).read_text() == '{"a":[1.5,null,{"b":null}],"c":["x",true,null]}\n'
+
+
+def test_the_folder_is_synced_where_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def no_such_call(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", no_such_call)
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / "file").read_text() == "whole"
+
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(UserError, match="can't be written"), atomic_write(tmp_path / "file") as new:
+        new.write_text("other")
+    assert (tmp_path / "file").read_text() == "whole"

@@ -2,13 +2,12 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from topk_plugin.base.files import atomic_write
+from topk_plugin.base.files import atomic_write, write_json
 from topk_plugin.study import figures, power
 from topk_plugin.study.looks import LATE
 from topk_plugin.study.results import (
@@ -46,12 +45,12 @@ def write_report(results: Results, save: Path, command: str, *, root: Path | Non
     for run in runs if root is not None else []:
         assert root is not None
         kept = kept_file(save, run["gan"], run["arm"], run["seed"])
-        _write(kept, json.dumps(run, separators=(",", ":")) + "\n")
+        write_json(kept, run, indent=None)
         folder = root / run["gan"] / f"{run['arm']}-{run['seed']}"
         _write(kept.with_suffix(".log"), _log(folder / LOG))
     rows = comparisons(results)
     summary = {"study": results.study.name, "images": list(results.images), "rows": rows}
-    _write(save / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_json(save / "summary.json", summary, indent=1)
     _write(save / "summary.csv", _csv(runs))
     pictures = _pictures(results, rows, root, save)
     _write(save / "README.md", _page(results, rows, pictures, command))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.base.files import atomic_write
+from topk_plugin.base.files import write_json
 
 FILE = "spec.json"
 
@@ -91,8 +91,7 @@ class RunSpec:
         Raises:
             UserError: it can't be written.
         """
-        with atomic_write(folder / FILE) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_json(folder / FILE, asdict(self), indent=1)
 
     def check_same(self, folder: Path) -> None:
         """A folder may only go on with the run that it holds: files may move, threads may change.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.base.files import atomic_write, remove_leftovers
+from topk_plugin.base.files import atomic_write, remove_leftovers, write_json
 from topk_plugin.base.run_log import RunLog
 from topk_plugin.mixture.lab.ensemble import Ensemble
 from topk_plugin.mixture.lab.field import displacement_field
@@ -138,8 +138,7 @@ def _train(
     log.close()
     _save(folder / SNAPSHOT_FILE, {"steps": records["steps"], "samples": records["snapshots"]})
     result = _result(settings, identity, records)
-    with atomic_write(folder / RESULT_FILE) as temporary:
-        temporary.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
+    write_json(folder / RESULT_FILE, result, indent=None)
     state_file.unlink(missing_ok=True)
     return result
 

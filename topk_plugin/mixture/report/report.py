@@ -1,6 +1,5 @@
 """The Markdown report of an experiment, with its figures and every number that it prints."""
 
-import json
 import os
 import platform
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from topk_plugin.base.files import atomic_write
+from topk_plugin.base.files import atomic_write, write_json
 from topk_plugin.mixture.lab.measures import MEASURES
 from topk_plugin.mixture.lab.settings import Settings
 from topk_plugin.mixture.lab.training import SNAPSHOT_FILE
@@ -69,8 +68,7 @@ def write_report(results: list[tuple[Path, dict[str, Any]]], folder: Path, comma
         if result["oracle"]:
             save(oracle_figures.cosines(result), folder / f"cosines-{count}.png")
             save(oracle_figures.field(result), folder / f"field-{count}.png")
-    with atomic_write(folder / SUMMARY_FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / SUMMARY_FILE, content, indent=1)
     with atomic_write(folder / REPORT_FILE) as temporary:
         temporary.write_text(report_text(content, (*MEASURES, STEPS_TO_HALF)), encoding="utf-8")
 

@@ -140,7 +140,7 @@ class Mini:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,  # on a busy machine
             check=False,
         )
         return Run(process.returncode, process.stderr, save)

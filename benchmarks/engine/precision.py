@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from scipy.stats import ttest_rel
 
-from topk_plugin.base.files import atomic_write
+from topk_plugin.base.files import atomic_write, write_json
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "Digits" / "BigGAN-TopK.yaml"
 PRECISIONS = ("fp32", "bf16")
@@ -45,8 +45,7 @@ def main() -> None:
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "frechet_distance": scores,
     }
-    with atomic_write(options.save / "results.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(options.save / "results.json", result)
     with atomic_write(options.save / "README.md") as temporary:
         temporary.write_text(report(result), encoding="utf-8")
 

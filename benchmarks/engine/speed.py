@@ -19,16 +19,15 @@ import multiprocessing
 import os
 import platform
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
+from benchmarks.common import DTYPES, matmul_rate, median_ratio
 from benchmarks.engine.sides import Side, serve
-from topk_plugin.base.files import atomic_write
+from topk_plugin.base.files import atomic_write, write_json
 from topk_plugin.studiogan.checkout import source_folder
 
 MODELS = ("BigGAN", "ContraGAN")
@@ -83,8 +82,7 @@ def main() -> None:
             "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
             "rows": [rows[key] for key in sorted(rows, key=lambda k: (k[1], k[0]))],
         }
-        with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(file, result)
         with atomic_write(options.save / "README.md") as temporary:
             temporary.write_text(report(result), encoding="utf-8")
         print(table([rows[model, channels]]), flush=True)
@@ -137,10 +135,10 @@ def _measure(model: str, channels: int, options: argparse.Namespace) -> dict[str
         }
         for process in processes.values():
             process.end()
-    row["matmul_rate"] = {p: _matmul_rate(p) for p in PRECISIONS}
+    row["matmul_rate"] = {p: matmul_rate(DTYPES[p]) for p in PRECISIONS}
     row["median"] = {name: float(np.median(times)) for name, times in seconds.items()}
     row["ratio"] = {
-        theirs: {name: _ratio(seconds[theirs], seconds[name]) for name in seconds}
+        theirs: {name: median_ratio(seconds[theirs], seconds[name]) for name in seconds}
         for theirs in (STUDIOGAN, STUDIOGAN_16_BIT)
         if theirs in seconds
     }
@@ -157,31 +155,6 @@ def _interleaved(processes: dict[str, Process], rounds: int) -> dict[str, list[f
         for name in names if number % 2 == 0 else reversed(names):
             seconds[name].append(processes[name].ask("step"))
     return seconds
-
-
-def _ratio(theirs: list[float], ours: list[float]) -> list[float]:
-    """Median over the rounds, and its bootstrap 95 % interval."""
-    ratios = np.array(theirs) / np.array(ours)
-    if len(ratios) < 2 or np.ptp(ratios) == 0:
-        return [float(np.median(ratios))] * 3
-    found = bootstrap(
-        (ratios,), np.median, method="percentile", random_state=np.random.default_rng(0)
-    ).confidence_interval
-    return [float(np.median(ratios)), float(found.low), float(found.high)]
-
-
-def _matmul_rate(precision: str) -> float:
-    """Operations a second of the fastest matrix product found here."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    best = 0.0
-    for size in (1024, 2048):
-        a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-        for _ in range(8):
-            started = time.perf_counter()
-            for _ in range(2):
-                a @ b
-            best = max(best, 4 * size**3 / (time.perf_counter() - started))
-    return best
 
 
 def table(rows: list[dict[str, Any]]) -> str:

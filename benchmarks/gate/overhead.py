@@ -24,12 +24,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor, nn
 
+from benchmarks.common import median_ratio
 from topk_plugin import KSchedule, TopK
 from topk_plugin.base.environment import environment
-from topk_plugin.base.files import atomic_write
+from topk_plugin.base.files import write_json
 from topk_plugin.engine.building import build_critic, build_generator
 from topk_plugin.engine.config.config import Config
 
@@ -149,15 +149,6 @@ def measure_peak_bytes(step: GeneratorStep, name: str, device: torch.device) -> 
     return int(changes.max())
 
 
-def bootstrap_ratio(ours: list[float], base: list[float]) -> tuple[float, float, float]:
-    """Median of the pairwise ratios and its bootstrap 95 % interval."""
-    ratios = np.asarray(ours) / np.asarray(base)
-    interval = stats.bootstrap(
-        (ratios,), np.median, confidence_level=0.95, random_state=0, method="percentile"
-    ).confidence_interval
-    return float(np.median(ratios)), float(interval.low), float(interval.high)
-
-
 def selection_share(step: GeneratorStep, device: torch.device) -> float:
     """Seconds of the gate's own work (select, weight the gradient), timed alone many times."""
     scores = torch.randn(step.batch, device=device)
@@ -227,7 +218,7 @@ def main() -> None:
             f"gate and selection alone {own * 1e3:.3f} ms = {entry['gate_own_share']:.3%} of it"
         )
         for ours, base in PAIRS:
-            median, low, high = bootstrap_ratio(seconds[ours], seconds[base])
+            median, low, high = median_ratio(seconds[ours], seconds[base])
             memory = peaks[ours] / peaks[base]
             entry[f"{ours}/{base}"] = {"time": median, "low": low, "high": high, "peak": memory}
             print(
@@ -236,8 +227,7 @@ def main() -> None:
             )
         modes[mode] = entry
     if options.save:
-        with atomic_write(options.save / "overhead.json") as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.save / "overhead.json", result)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ matrix product in the same dtype. Without a GPU the exit status is 2.
 """
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -28,7 +27,7 @@ from torch import Tensor
 from benchmarks.ops.gpu_check_cases import Case, Form, Size, call, cases, incoming_gradients
 from benchmarks.ops.gpu_check_report import line_of, summary, table
 from benchmarks.ops.gpu_check_times import limits_of, timed
-from topk_plugin.base.files import atomic_write
+from topk_plugin.base.files import atomic_write, write_json
 from topk_plugin.ops import dispatch
 from topk_plugin.ops.kernel_proof import without_proofs
 from topk_plugin.version import __version__
@@ -66,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     result["command"] = " ".join(["python -m benchmarks.ops.gpu_check", *words])
     if options.save is not None:
-        with atomic_write(options.save / "results.json") as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(options.save / "results.json", result)
         with atomic_write(options.save / "README.md") as temporary:
             temporary.write_text(table(result), encoding="utf-8")
     print(summary(result))

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.common import DTYPES
 from benchmarks.ops.gpu_check_cases import Case, Form, Size, call, cases, incoming_gradients
-from topk_plugin.base.files import atomic_write
+from topk_plugin.base.files import atomic_write, write_json
 from topk_plugin.ops.dispatch import OPS, describe, implementation
 
 SIZES = (
@@ -29,7 +30,6 @@ SIZES = (
     Size(64, 384, 8),
     Size(64, 64, 32),
 )
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CPU = torch.device("cpu")
 WINS = 1.03
 """Ratios under this are no win."""
@@ -62,8 +62,7 @@ def main() -> None:
         "ops": describe(CPU),
         "rows": rows,
     }
-    with atomic_write(options.save / "results.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(options.save / "results.json", result)
     with atomic_write(options.save / "README.md") as temporary:
         temporary.write_text(report(result), encoding="utf-8")
 

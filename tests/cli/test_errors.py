@@ -80,6 +80,12 @@ def held_out_without_training_images(program: Program, folder: Path) -> Outcome:
     return program("evaluate", "-ckpt", folder / "run", "-data", "v.hdf5", "-ref", "valid")
 
 
+def sample_over_an_older_one(program: Program, folder: Path) -> Outcome:
+    (folder / "older").mkdir()
+    (folder / "older" / "000099_class0.png").write_bytes(b"")
+    return program("sample", "-ckpt", folder / "run", "-save", folder / "older")
+
+
 def no_images(program: Program, folder: Path) -> Outcome:
     (folder / "empty").mkdir()
     program.data = folder / "empty"
@@ -121,6 +127,7 @@ CASES: dict[str, tuple[Case, str]] = {
         "OPTIMIZATION.batch_size",
     ),
     "background": (lambda p, f: p.train(f / "new", "--background", "whiet"), "'whiet' is not"),
+    "sample over an older one": (sample_over_an_older_one, "holds images already"),
     "held-out file alone": (held_out_without_training_images, "--train_data PATH"),
     "no UTF-8": (lambda p, f: p.train(f / "\udce9", "-metrics", "none"), r"\xe9 is no UTF-8 name"),
     "range": (lambda p, f: p.train(f / "new", "--set", "LOSS.topk_nu=1.5"), "LOSS.topk_nu"),

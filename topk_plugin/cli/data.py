@@ -74,11 +74,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> "ImageSet":
+    from topk_plugin.engine.data.names import printable
     from topk_plugin.engine.data.open import NAMED_SETS, open_images
     from topk_plugin.engine.data.torchvision_sets import TORCHVISION_SETS
 
     path: Path | None = options.path
-    name = options.path.name or str(options.path)
+    name = printable(options.path.name or options.path)
     if name in (*NAMED_SETS, *TORCHVISION_SETS) and not options.path.exists():
         path = None
     images = open_images(

@@ -64,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror or error}; check the path, its permissions and space")
     except MemoryError:
-        return _fail("out of memory; lower OPTIMIZATION.batch_size or --num_samples")
+        return _fail(
+            "out of memory; lower OPTIMIZATION.batch_size or --num_samples, or leave the images "
+            "on the disk with --stream"
+        )
     except RuntimeError as error:
         # torch's CPU allocator has no exception of its own
         if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):

@@ -51,6 +51,11 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"-save {options.save_dir}: images are written as .png, not {suffix}")
     if suffix != ".png" and options.save_dir.is_file():
         raise UserError(f"-save {options.save_dir} is a file; give a folder, or a .png file")
+    if suffix != ".png" and any(options.save_dir.glob("*.png")):
+        raise UserError(
+            f"-save {options.save_dir} holds images already, which would be mixed with the new "
+            "ones; remove them or give another folder"
+        )
     session, checkpoint = open_checkpoint(options)
     config, device = session.config, session.device
     classes = config.DATA.num_classes

@@ -140,6 +140,7 @@ class TrainingRun:
                 raise
             finally:
                 self._log.close()
+                self.trainer.stream.release()
         result = self._result()
         self.folder.write_result(result)
         return result

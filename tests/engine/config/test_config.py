@@ -248,7 +248,7 @@ def test_no_run_option_is_also_a_key(option):
         ("DATA.img_size='32'", ["DATA.img_size is '32'", "without quotes"]),
         ("DATA.img_size=256", ["DATA.img_size is 256", STUDIOGAN]),
         ("DATA.img_size=True", ["DATA.img_size is True"]),
-        ("DATA.img_channels=1", ["DATA.img_channels is 1; it must be 3"]),
+        ("DATA.img_channels=1", ["DATA.img_channels is 1; it must be 3: grey images load as RGB"]),
         ("DATA.num_classes=0", ["DATA.num_classes is 0", "at least 1"]),
         ("DATA.name=2024", ["DATA.name is 2024", "in quotes"]),
         ("DATA.name=2024-01-01", ["DATA.name is", "in quotes"]),

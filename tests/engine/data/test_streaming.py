@@ -1,5 +1,6 @@
 """Images that are larger than memory: the same batches, the same fingerprint, in any process."""
 
+import multiprocessing
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -214,3 +215,21 @@ def test_chosen_by_itself_where_the_images_take_more_than_allowed(
     assert streams(Reading(num_workers=0))
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     assert not streams(Reading())
+
+
+def test_a_stream_that_is_dropped_or_released_leaves_no_worker(folder: Path) -> None:
+    held, streamed = both(folder)
+    assert isinstance(streamed.images, StoredImages)
+    streamed.images.num_workers = 2
+    before = set(multiprocessing.active_children())
+    own = stream(streamed)
+    list(take(own, 2))
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    own.release()
+    assert set(multiprocessing.active_children()) == before
+    whole = stream(held)
+    list(take(whole, 2))
+    check_equal(take(whole, 2), take(own, 2))
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    del own
+    assert set(multiprocessing.active_children()) == before

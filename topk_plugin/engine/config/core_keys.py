@@ -14,7 +14,13 @@ DATA: Final = (
     Key("DATA", "name", "CIFAR10", Text(), about="the data set"),
     Key("DATA", "img_size", 32, OneOf((32, 64, 128), studiogan=(256, 512)), about="pixels a side"),
     Key("DATA", "num_classes", 10, Whole(1), about="labels are 0 to num_classes - 1"),
-    Key("DATA", "img_channels", 3, OneOf((3,)), about="RGB; grey images load as RGB"),
+    Key(
+        "DATA",
+        "img_channels",
+        3,
+        OneOf((3,), reason=": grey images load as RGB"),
+        about="RGB; grey images load as RGB",
+    ),
 )
 
 MODEL: Final = (

@@ -76,7 +76,7 @@ class FolderFiles:
             UnreadableImage: there is none, or it is a device, a pipe or the like.
         """
         try:
-            status = os.stat(self.path / file)
+            status = os.stat(os.path.join(self.path, file))
         except OSError as error:
             raise UnreadableImage(_reason(error, self.path / file)) from error
         if not stat.S_ISREG(status.st_mode):
@@ -90,7 +90,8 @@ class FolderFiles:
             UnreadableImage: it can't be read.
         """
         try:
-            return (self.path / file).read_bytes()
+            with open(os.path.join(self.path, file), "rb") as content:
+                return content.read()
         except OSError as error:
             raise UnreadableImage(_reason(error, self.path / file)) from error
 

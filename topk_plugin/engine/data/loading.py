@@ -81,7 +81,7 @@ def portions(
         num_workers=num_workers,
         prefetch_factor=max(2, -(-ahead // num_workers)) if num_workers else None,
         collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=_leave_ctrl_c_to_the_main_process,
         pin_memory=pin,
         # else the loader would draw its workers' seeds from the global generator
         generator=torch.Generator(),
@@ -101,7 +101,6 @@ def _as_it_is(portion: Any) -> Any:
     return portion
 
 
-def _leave_signals_to_the_main_process(_: int) -> None:
+def _leave_ctrl_c_to_the_main_process(_: int) -> None:
     """Ctrl-C reaches every process of the terminal; the main one decides what it means."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

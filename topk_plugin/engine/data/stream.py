@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -83,16 +84,14 @@ class BatchStream:
                 f"({batches_per_step} batches of {batch_size}); lower OPTIMIZATION.batch_size, "
                 f"d_updates_per_step or acml_steps, or give more images"
             )
-        self._seed = seed
         self._flip = flip
-        self._order_of_epoch = order
-        self._count = len(images)
+        self._shuffle = _Shuffle(seed, len(images), order)
         self._device = device
         self._feed = make_feed(images.images, device, batch_size=batch_size)
         self._labels = images.labels.to(device)
         self._epoch = 0
         self._basket = 0
-        self._feed.restart(self._coming(0, 0))
+        self._feed.restart(self._coming())
         self._drawn_epoch = -1
 
     @property
@@ -154,7 +153,11 @@ class BatchStream:
         self._epoch = epoch
         self._basket = images // self._basket_size
         self._end_epoch_if_over()
-        self._feed.restart(self._coming(self._epoch, self._basket))
+        self._feed.restart(self._coming())
+
+    def release(self) -> None:
+        """End the workers that read streamed images; the next step would start new ones."""
+        self._feed.restart(self._coming())
 
     def _end_epoch_if_over(self) -> None:
         if self._basket >= self.steps_per_epoch:
@@ -163,28 +166,13 @@ class BatchStream:
 
     def _draw_epoch(self) -> None:
         """Order and flips of the current epoch, moved to the device once."""
-        order, flips = self._order_and_flips(self._epoch)
+        order, flips = self._shuffle.order_and_flips(self._epoch)
         self._order, self._flips = order.to(self._device), flips.to(self._device)
         self._drawn_epoch = self._epoch
 
-    def _coming(self, epoch: int, basket: int) -> Iterator[Tensor]:
-        """From there on for ever: the indices of each batch of each basket, on the CPU."""
-        while True:
-            order, _ = self._order_and_flips(epoch)
-            whole = order[: self.steps_per_epoch * self._basket_size]
-            yield from whole[basket * self._basket_size :].split(self._batch_size)
-            epoch, basket = epoch + 1, 0
-
-    def _order_and_flips(self, epoch: int) -> tuple[Tensor, Tensor]:
-        # A hash, not a sum: seed 1's epoch 2 must not be seed 2's epoch 1.
-        digest = hashlib.sha256(f"{self._seed} {epoch}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-        count = self._count
-        order = None if self._order_of_epoch is None else self._order_of_epoch(generator, count)
-        if order is None:
-            order = torch.randperm(count, generator=generator)
-        flips = torch.rand(len(order), generator=generator) < 0.5
-        return order, flips
+    def _coming(self) -> Iterator[Tensor]:
+        sizes = (self._batch_size, self._basket_size, self.steps_per_epoch)
+        return _coming(self._shuffle, self._epoch, self._basket, *sizes)
 
     def _batch(self, positions: slice) -> Batch:
         chosen = self._order[positions]
@@ -194,3 +182,41 @@ class BatchStream:
             images = torch.where(flips, images.flip(3), images)
         normalised = images.to(torch.float32).div_(127.5).sub_(1)
         return Batch(normalised, self._labels.index_select(0, chosen), chosen)
+
+
+@dataclass(frozen=True)
+class _Shuffle:
+    """The order and the flips of every epoch."""
+
+    seed: int
+    count: int
+    order: Order | None
+
+    def order_and_flips(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """int64 [count] and bool [count], on the CPU."""
+        # A hash, not a sum: seed 1's epoch 2 must not be seed 2's epoch 1.
+        digest = hashlib.sha256(f"{self.seed} {epoch}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+        order = None if self.order is None else self.order(generator, self.count)
+        if order is None:
+            order = torch.randperm(self.count, generator=generator)
+        return order, torch.rand(len(order), generator=generator) < 0.5
+
+
+def _coming(
+    shuffle: _Shuffle,
+    epoch: int,
+    basket: int,
+    batch_size: int,
+    basket_size: int,
+    steps_per_epoch: int,
+) -> Iterator[Tensor]:
+    """From a basket on for ever: the indices of each batch, on the CPU.
+
+    It holds no stream: a stream that is dropped takes its workers with it at once.
+    """
+    while True:
+        order, _ = shuffle.order_and_flips(epoch)
+        whole = order[: steps_per_epoch * basket_size]
+        yield from whole[basket * basket_size :].split(batch_size)
+        epoch, basket = epoch + 1, 0

@@ -139,10 +139,14 @@ class Text(Rule):
 
 @dataclass(frozen=True)
 class OneOf(Rule):
-    """One of a few values; ``studiogan`` holds those that StudioGAN takes and the trainer not."""
+    """One of a few values; ``studiogan`` holds those that StudioGAN takes and the trainer not.
+
+    ``reason`` follows in the sentence that refuses another value.
+    """
 
     values: tuple[object, ...]
     studiogan: tuple[object, ...] = ()
+    reason: str = ""
 
     @property
     def allowed(self) -> str:
@@ -158,7 +162,7 @@ class OneOf(Rule):
                 f"{name} is {shown(value)}, which StudioGAN takes and the built-in trainer does "
                 f"not; choose {self.allowed}, or train it with {STUDIOGAN_WAY}"
             )
-        raise self.refuse(name, value, self._hint(value))
+        raise self.refuse(name, value, self._hint(value) + self.reason)
 
     def _hint(self, value: object) -> str:
         texts = [known for known in self.values if isinstance(known, str)]

@@ -46,12 +46,11 @@ SCHEDULE: dict[str, tuple[Callable[[str], Any], str]] = {
     "onset": (int, "steps with the full batch before (default: 0)"),
     "release_from": (
         steps_or_part,
-        "step, or part of the training such as 30%%, from which k rises again (default: never, and "
-        "30%% for the arm released)",
+        "step, or part of the training such as 30%%, from which k rises again (default: never)",
     ),
     "release_to": (
         steps_or_part,
-        "step or part at which k is the whole batch again (default: 60%% for the arm released)",
+        "step or part at which k is the whole batch again",
     ),
     "normalize": (str, "kept: mean over the kept samples (default); batch: over the batch"),
 }
@@ -85,8 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=("full", "top", "bottom", "random", "released"),
         default=["full", "top", "bottom", "random"],
-        help="the first one is the baseline of the comparisons; released is top-k whose k rises "
-        "again (default: all but that)",
+        help="the first one is the baseline of the comparisons; released is top-k with nu 0.25 by "
+        "a tenth of the training and k back to the whole batch from 30%% to 60%%, whatever the "
+        "schedule below (default: all but that)",
     )
     parser.add_argument(
         "--arm",

@@ -67,17 +67,17 @@ def test_a_release_counts_steps_whatever_the_onset() -> None:
     assert Arm("full", gamma=1.0).drops_nothing
 
 
-def test_the_released_arm_is_the_only_one_that_is_released() -> None:
-    preset = Preset((4,), 1, 50, 0, {"steps": 1000})
+@pytest.mark.parametrize("steps", [40, 1000, 8000])
+def test_the_released_arm_has_its_own_schedule(steps: int) -> None:
+    preset = Preset((4,), 1, 50, 0, {"steps": steps, "evaluations": 10})
+    given = {"nu": 0.5, "release_from": "50%", "release_to": steps, "normalize": "batch"}
     names = ("full", "top", "released")
-    (settings,) = trainings(preset, arm_names=names, schedule={"gamma": 0.5, "nu": 0.5})
-    assert [arm.release_from for arm in settings.arms] == [None, None, 300]
-    given = {"release_from": "50%", "release_to": 900}
     (settings,) = trainings(preset, arm_names=names, schedule=given)
-    assert [arm.release_to for arm in settings.arms] == [None, None, 900]
-    assert settings.arms[2].release_from == 500
-    (settings,) = trainings(preset, arm_names=("full", "top"), schedule=given)
-    assert settings.arms[1].release_from == 500
+    _, top, released = settings.arms
+    assert (top.nu, top.release_from, top.release_to) == (0.5, steps // 2, steps)
+    assert released.normalize == "batch"
+    parts = {part: released.k(round(part * steps), 256) for part in (0.1, 0.29, 0.45, 0.6, 1.0)}
+    assert parts == {0.1: 64, 0.29: 64, 0.45: pytest.approx(160, abs=8), 0.6: 256, 1.0: 256}
 
 
 def test_any_arm_can_be_added() -> None:

@@ -11,9 +11,9 @@ ARMS = ("full", "top", "bottom", "random")
 """Full batch, top-k, and the controls bottom-k and random-k with the same schedule. The first one
 is the baseline that the others are compared with."""
 RELEASED = "released"
-"""Top-k with the same schedule and a release."""
-RELEASE = (0.3, 0.6)
-"""Parts of the training between which it is released, if nothing else is asked for."""
+"""Top-k with a schedule of its own, which releases k again (docs/mixture.md)."""
+RELEASED_NU, FLOOR_BY, RELEASE = 0.25, 0.1, (0.3, 0.6)
+"""Its floor; the part of the training by which k is there; the parts between which it rises."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +55,34 @@ PRESETS = {
 
 
 def arms(names: tuple[str, ...], schedule: Arm, steps: int = 0) -> tuple[Arm, ...]:
-    """The arms called ``names``, all but the full batch with the given schedule.
+    """The arms called ``names``, all but the full batch and ``RELEASED`` with the given schedule.
 
     Args:
-        names: of ``ARMS``, or ``RELEASED``. With that among them, no other arm is released.
+        names: of ``ARMS``, or ``RELEASED``.
         schedule: of k.
-        steps: of the training; ``RELEASED`` needs them if the schedule has no release.
+        steps: of the training, for ``RELEASED``.
     """
-    released = replace(schedule, name=RELEASED, policy="top")
-    if RELEASED in names:
-        if schedule.release_from is None and schedule.release_to is None:
-            begin, end = (round(part * steps) for part in RELEASE)
-            released = replace(released, release_from=begin, release_to=end)
-        schedule = replace(schedule, release_from=None, release_to=None)
     known: dict[str, Arm] = {
         "full": Arm("full", gamma=1.0),
         "top": replace(schedule, name="top", policy="top"),
         "bottom": replace(schedule, name="bottom", policy="bottom"),
         "random": replace(schedule, name="random", policy="random"),
-        RELEASED: released,
+        RELEASED: _released(schedule, steps),
     }
     return tuple(known[name] for name in names)
+
+
+def _released(schedule: Arm, steps: int) -> Arm:
+    moves = max(1, int(FLOOR_BY * steps / schedule.every))
+    return Arm(
+        RELEASED,
+        gamma=round(RELEASED_NU ** (1 / moves), 6),
+        nu=RELEASED_NU,
+        every=schedule.every,
+        release_from=round(RELEASE[0] * steps),
+        release_to=round(RELEASE[1] * steps),
+        normalize=schedule.normalize,
+    )
 
 
 def trainings(
@@ -92,7 +99,7 @@ def trainings(
         arm_names: of ``ARMS``, or ``RELEASED``.
         schedule: what differs from the defaults of :class:`Arm`; ``every`` follows from the
             preset's ``moves`` if it is not given. Steps may be parts of the training, such as
-            ``"30%"``. With the arm ``RELEASED``, the release is that arm's only.
+            ``"30%"``.
         more_arms: each an arm's name and what differs from ``schedule``.
 
     Raises:

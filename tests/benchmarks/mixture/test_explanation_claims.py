@@ -13,23 +13,27 @@ SEEDS = 4
 
 
 def made(cosines: dict[str, float], *, nothing_near: bool = False) -> dict[str, Any]:
-    """A watched training: two early looks, one in the middle, whose seeds differ a little."""
+    """A watched training: two early looks, one in the middle, whose seeds differ a little.
+
+    And one before the training, which must not count.
+    """
     rng = np.random.default_rng(0)
-    good = [[0.1] * SEEDS, [0.15] * SEEDS, [0.5] * SEEDS]
+    good = [[1.0] * SEEDS, [0.1] * SEEDS, [0.15] * SEEDS, [0.5] * SEEDS]
     watched = {"high_quality": [[row] for row in good]}
     for critic in CRITICS:
         for kind in KINDS:
             for part in PARTS:
                 for group in GROUPS:
-                    rows = np.full((3, SEEDS), cosines[part]) + rng.normal(0, 0.002, (3, SEEDS))
-                    rows[0] -= 0.05  # looks of one phase are averaged
-                    rows[1] += 0.05
+                    rows = np.full((4, SEEDS), cosines[part]) + rng.normal(0, 0.002, (4, SEEDS))
+                    rows[0] = 7.0
+                    rows[1] -= 0.05  # looks of one phase are averaged
+                    rows[2] += 0.05
                     if nothing_near and group == "near":
-                        rows[2] = np.nan
+                        rows[3] = np.nan
                     watched[key(critic, kind, part, group)] = [[row.tolist()] for row in rows]
     settings = {"width": 8, "lr": 1e-4, "steps": 10, "seeds": [0, 1, 2, 3], "modes": 4}
     settings |= {"batch": 16, "beta1": 0.9, "beta2": 0.99, "loss": "hinge"}
-    return {"settings": settings, "steps": [0, 5, 10], "watched": watched}
+    return {"settings": settings, "steps": [0, 3, 6, 10], "watched": watched}
 
 
 AS_CLAIMED = {

@@ -178,8 +178,8 @@ def verdict_lines(
     smaller = [gain for gain in found["gains"] if gain["released"] < gain["paper"]]
     lines.append(
         f"- {paper} is decided better than the full batch in high-quality samples in "
-        f"{len(found['gains'])} settings; {released} gains at least as much in "
-        f"{len(found['gains']) - len(smaller)} of them"
+        f"{len(found['gains'])} of {total} settings; {released} gains at least as much in "
+        f"{len(found['gains']) - len(smaller)} of those"
         + "".join(
             f"; in {g['setting']} {g['released']:+.2f} against {g['paper']:+.2f}" for g in smaller
         )
@@ -195,6 +195,8 @@ def verdict_lines(
             lines.append(f"- Pooled over settings, {MEASURES[measure]}, minus {words}: {text}.")
     if not unfinished:
         lines.append(f"- The registered claim {'holds' if found['holds'] else 'does not hold'}.")
+    elif not found["holds"]:
+        lines.append("- The registered claim can no longer hold, whatever is still to come.")
     return lines
 
 

@@ -119,7 +119,7 @@ def test_the_page_gives_no_verdict_before_all_settings_are_there(tmp_path: Path)
     assert json.loads((tmp_path / "confirmation.json").read_text()) == content
     for planned, said, unsaid in (
         (["a"], "The registered claim holds", "Unfinished"),
-        (["a", "b"], "**Unfinished**: 1 of 2 settings; not yet run: b", "registered claim"),
+        (["a", "b"], "**Unfinished**: 1 of 2 settings; not yet run: b", "The registered claim"),
     ):
         write_page(tmp_path, released=["released"], papers=["nu 0.75"], planned=planned)
         page = (tmp_path / "README.md").read_text()

@@ -149,7 +149,7 @@ def run(options: argparse.Namespace) -> int:
     for line in describe_trainer(trainer, seed=seed, compiled=compiled):
         say(line)
     for line in describe_plan(
-        config, images=len(session.images), steps_per_epoch=trainer.steps_per_epoch
+        config, images=trainer.image_count, steps_per_epoch=trainer.steps_per_epoch
     ):
         say(line)
     _describe_checkpoint(session, trainer)

@@ -50,6 +50,7 @@ class Trainer:
     Attributes:
         terms: names -> the methods at work, in the order in which they act.
         progress: generator updates and epochs that are over.
+        image_count: images that are trained with.
 
     Raises:
         ValueError: the networks can't be built.
@@ -81,7 +82,7 @@ class Trainer:
         self._terms = tuple(self.terms.values())
         self._needs: Needs = needs_of(config)
         self._build_networks()
-        self._image_count = len(images)
+        self.image_count = len(images)
         self._build_data(images)
         self.augmentation = torch.Generator(device)
         self.augmentation.manual_seed(derive_seed(seed, "augmentation"))
@@ -173,7 +174,7 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> float:
         """Training steps that a pass over the images takes, on average."""
-        return steps_per_epoch(self.config, self._image_count)
+        return steps_per_epoch(self.config, self.image_count)
 
     def step(self) -> dict[str, Tensor]:
         """Update critic and generator as often as OPTIMIZATION says.

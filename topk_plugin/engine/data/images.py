@@ -1,7 +1,7 @@
 """What every data source gives: a labelled set of equally sized images."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -73,6 +73,15 @@ class ImageSet:
             "skipped": self.skipped,
             "background": list(self.background),
         }
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The images at ``indices`` (int64 [n]), with all class names.
+
+        Of a streamed set the fingerprint is not that of the same images in memory.
+        """
+        images = self.images
+        chosen = images[indices] if isinstance(images, Tensor) else images.subset(indices)
+        return replace(self, images=chosen, labels=self.labels[indices])
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the shape, the pixels and the labels; computed once.

@@ -1,5 +1,6 @@
 """Images that stay where they are and are made when they are asked for."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,15 @@ class StoredImages:
             raise _changed(str(error)) from error
         assert pixels is not None, "white is known since the set was looked through"
         return pixels
+
+    def subset(self, indices: Tensor) -> "StoredImages":
+        """The images at ``indices`` (int64 [n]); nothing is read.
+
+        Its digest is made of this set's and of the indices, not of pixels.
+        """
+        digest = hashlib.sha256(f"{self.digest} {indices.tolist()}".encode()).hexdigest()
+        rows = self._rows[indices]
+        return StoredImages(self._source, rows, num_workers=self.num_workers, digest=digest)
 
     def stream(self, batches: Iterable[Tensor], *, batch_size: int, pin: bool) -> Iterator[Portion]:
         """The images of an endless series of batches, in portions that never span two batches.

@@ -25,6 +25,7 @@ from topk_plugin.engine.methods.ema import MOVING_AVERAGE
 from topk_plugin.engine.methods.feature_matching import FEATURE_MATCHING
 from topk_plugin.engine.methods.gradient_penalty import GRADIENT_PENALTY, R1, R2
 from topk_plugin.engine.methods.historical_averaging import HISTORICAL_AVERAGING
+from topk_plugin.engine.methods.instance_selection import INSTANCE_SELECTION
 from topk_plugin.engine.methods.label_smoothing import LABEL_SMOOTHING
 from topk_plugin.engine.methods.lecam import LECAM
 from topk_plugin.engine.methods.masking import MASKING
@@ -64,6 +65,7 @@ BUILT_IN: Final[tuple[Method, ...]] = (
     HISTORICAL_AVERAGING,
     MINIBATCH_DISCRIMINATION,
     NICE,
+    INSTANCE_SELECTION,
     MOVING_AVERAGE,
 )
 

@@ -64,23 +64,35 @@ class Summary:
         self, one: tuple[str, str], other: tuple[str, str], measure: str = DISTANCE
     ) -> Values | None:
         """log(one / other) of two (GAN, arm) for each seed; None until all seeds are there."""
-        pair = [self._values(*which, measure) for which in (one, other)]
-        if any(found is None for found in pair):
-            return None
-        a, b = (found or {} for found in pair)
-        both = [seed for seed in a if seed in b]
-        if len(both) < max(2, min(len(a), len(b))):
-            return None
-        return np.array([np.log(a[seed] / b[seed]) for seed in both])
+        return log_ratios(self.values(*one, measure), self.values(*other, measure))
 
-    def _values(self, gan: str, arm: str, measure: str) -> dict[int, float] | None:
-        """Seed -> value of the run; None while a run is missing."""
+    def values(self, gan: str, arm: str, measure: str = DISTANCE) -> dict[int, float] | None:
+        """Seed -> value of the run; None while a run is missing.
+
+        Of a sequential preset the first pairs that it has in any case, as its protocol says.
+        """
         for row in self._rows:
-            if (row["gan"], row["arm"], row["measure"]) == (gan, arm, measure):
-                if len(row["seeds"]) < row["planned"]:
-                    return None
-                return dict(zip(row["seeds"], row["values"], strict=True))
+            if (row["gan"], row["arm"], row["measure"]) != (gan, arm, measure):
+                continue
+            found: dict[int, float] = dict(zip(row["seeds"], row["values"], strict=True))
+            if not self.preset.sequential:
+                return found if len(found) == row["planned"] else None
+            first = self.preset.gan(gan).first_seed
+            needed = range(first, first + self.preset.fewest)
+            if not found.keys() >= set(needed):
+                return None
+            return {seed: found[seed] for seed in needed}
         return None
+
+
+def log_ratios(one: dict[int, float] | None, other: dict[int, float] | None) -> Values | None:
+    """log(one / other) for each seed of both; None where one of them is not complete."""
+    if one is None or other is None:
+        return None
+    both = [seed for seed in one if seed in other]
+    if len(both) < max(2, min(len(one), len(other))):
+        return None
+    return np.array([np.log(one[seed] / other[seed]) for seed in both])
 
 
 Case = tuple[str, Values | None]
@@ -90,21 +102,17 @@ def claims(results: Path) -> list[Claim]:
     """The paper's claims in order; ``results`` is benchmarks/results."""
     cpu, ablations = Summary(results, "cpu"), Summary(results, "ablations")
     anomaly, paper = Summary(results, "anomaly"), Summary(results, "paper")
-    top, base = "topk", BASELINE
+    images, settings = Summary(results, "images"), Summary(results, "image-ablations")
+    top, base, both = "topk", BASELINE, f"{images.command}, {settings.command}"
     batches: list[Case] = [
-        (name, ablations.relative((gan, top), (gan, base)))
-        for name, gan in (
-            ("batch 32", f"{SMALL} batch 32"),
-            ("batch 64", SMALL),
-            ("batch 128", f"{SMALL} batch 128"),
-        )
+        ("batch 32", settings.relative(("SNGAN batch 32", top), ("SNGAN batch 32", base))),
+        ("batch 64", images.relative(("SNGAN", top), ("SNGAN", base))),
+        ("batch 128", settings.relative(("SNGAN batch 128", top), ("SNGAN batch 128", base))),
     ]
+    papers = images.values("SNGAN", top)
     others: list[Case] = [
-        (f"{arm}, {gan.name}", found.relative((gan.name, top), (gan.name, arm)))
-        for found in (cpu, ablations)
-        for gan in found.preset.gans
+        (f"{arm}, SNGAN", log_ratios(papers, settings.values("SNGAN", arm)))
         for arm in ("randomk", "bottomk")
-        if arm in [each.name for each in gan.arms]
     ]
     return [
         _all_of(
@@ -117,17 +125,20 @@ def claims(results: Path) -> list[Claim]:
             [(gan, cpu.relative((gan, top), (gan, base))) for gan in cpu.gans()],
             cpu.command,
         ),
+        *(
+            _many_gans(
+                f"The same with twelve pairs and more looks, {name}",
+                [(gan, images.relative((gan, arm), (gan, base))) for gan in images.gans()],
+                images.command,
+            )
+            for arm, name in ((top, "the paper's schedule"), ("released", "k released again"))
+        ),
         _more_for_simple_gans(cpu),
-        _all_of("At small and large batches", batches, ablations.command),
+        _all_of("At small and large batches", batches, both),
         _all_of(
             "Dropping samples early (k at its floor after 5 % of the run) hurts",
-            [
-                (
-                    "early against half-way",
-                    ablations.relative((f"{SMALL} early", top), (SMALL, top)),
-                )
-            ],
-            ablations.command,
+            [("early, SNGAN", log_ratios(settings.values("SNGAN", "early"), papers))],
+            both,
             higher=True,
         ),
         _nothing(
@@ -138,7 +149,7 @@ def claims(results: Path) -> list[Claim]:
         _all_of(
             "It matters which samples are kept: top-k against random-k and bottom-k",
             others,
-            f"{cpu.command}, {ablations.command}",
+            both,
         ),
         _all_of(
             "The critic finds a class that it never saw better (AUPRC)",

@@ -9,6 +9,7 @@ from scipy import stats
 from benchmarks.paper.claims import NOT_TESTED, claims, table
 
 BASE = [10.0, 11.0, 9.0, 10.5, 9.5]
+TWELVE = [BASE[i % 5] for i in range(12)]
 
 
 def write(
@@ -18,13 +19,14 @@ def write(
     *,
     measure: str = "frechet_distance",
     planned: int | None = None,
+    first: int = 0,
 ) -> None:
     rows = [
         {
             "gan": gan,
             "arm": arm,
             "measure": measure,
-            "seeds": list(range(len(v))),
+            "seeds": [first + i for i in range(len(v))],
             "planned": planned or len(v),
             "values": v,
         }
@@ -35,8 +37,8 @@ def write(
     file.write_text(json.dumps({"rows": rows}))
 
 
-def scaled(factor: float, noise: float = 0.01) -> list[float]:
-    return [factor * v + noise * (-1) ** i for i, v in enumerate(BASE)]
+def scaled(factor: float, noise: float = 0.01, base: list[float] = BASE) -> list[float]:
+    return [factor * v + noise * (-1) ** i for i, v in enumerate(base)]
 
 
 def cpu(**gans: list[float]) -> dict[tuple[str, str], list[float]]:
@@ -50,33 +52,41 @@ def cpu(**gans: list[float]) -> dict[tuple[str, str], list[float]]:
 
 def test_nothing_is_tested_where_nothing_was_run(tmp_path: Path) -> None:
     found = claims(tmp_path)
-    assert len(found) == 8
+    assert len(found) == 10
     assert {claim.verdict for claim in found} == {NOT_TESTED}
-    assert table(found).count("\n") == 10
+    assert table(found).count("\n") == 12
 
 
 def test_verdicts_follow_the_tests(tmp_path: Path) -> None:
-    arms = {("SNGAN", "randomk"): scaled(1.2), ("SNGAN", "bottomk"): scaled(1.3)}
-    write(tmp_path, "cpu", cpu(DCGAN=scaled(0.8), SNGAN=scaled(1.1)) | arms)
-    write(
-        tmp_path,
-        "ablations",
-        {
-            ("SNGAN-small", "baseline"): BASE,
-            ("SNGAN-small", "topk"): scaled(0.9),
-            ("SNGAN-small", "randomk"): scaled(1.1),
-            ("SNGAN-small", "bottomk"): scaled(0.9, -0.3),
-            ("SNGAN-small early", "topk"): scaled(0.7),
-            ("SNGAN-small nu 0.9", "topk"): scaled(1.0, 0.3),
-            ("SNGAN-small batch 32", "baseline"): BASE,
-            ("SNGAN-small batch 32", "topk"): scaled(1.0, 0.5),
-        },
-    )
+    write(tmp_path, "cpu", cpu(DCGAN=scaled(0.8), SNGAN=scaled(1.1)))
+    write(tmp_path, "ablations", {("SNGAN-small nu 0.9", "topk"): scaled(1.0, 0.3)})
+    ablations = json.loads((tmp_path / "reproduce-ablations" / "summary.json").read_text())
+    ablations["rows"] += [ablations["rows"][0] | {"gan": "SNGAN-small", "arm": "baseline"}]
+    ablations["rows"][-1]["values"] = BASE
+    (tmp_path / "reproduce-ablations" / "summary.json").write_text(json.dumps(ablations))
+    # more than the first twelve pairs never count
+    late = [99.0, 1.0]
+    images = {
+        (gan, arm): scaled(factor, base=TWELVE) + late
+        for gan, factors in {"SNGAN": (1, 0.9, 0.8), "BigGAN": (1, 1, 0.8)}.items()
+        for arm, factor in zip(("baseline", "topk", "released"), factors, strict=True)
+    }
+    images |= {("ContraGAN", arm): late for arm in ("baseline", "topk", "released")}
+    write(tmp_path, "images", images, first=100, planned=20)
+    settings = {
+        ("SNGAN", "randomk"): scaled(1.1, base=TWELVE),
+        ("SNGAN", "bottomk"): scaled(0.9, -0.3, base=TWELVE),
+        ("SNGAN", "early"): scaled(0.7, base=TWELVE),
+        ("SNGAN batch 32", "baseline"): TWELVE,
+        ("SNGAN batch 32", "topk"): scaled(1.0, 0.5, base=TWELVE),
+    }
+    write(tmp_path, "image-ablations", settings, first=100, planned=20)
     gans = [f"SNGAN-small without {name}" for name in ("airplane", "automobile", "horse")]
     found = {(gan, "baseline"): [0.10, 0.11, 0.12] for gan in gans}
     found |= {(gan, "topk"): [0.13, 0.145, 0.154] for gan in gans}
     write(tmp_path, "anomaly", found, measure="auprc")
-    paper, many, simple, batches, early, high, others, anomaly = claims(tmp_path)
+    found = claims(tmp_path)
+    paper, many, twelve, released, simple, batches, early, high, others, anomaly = found
     assert paper.verdict == NOT_TESTED
     assert many.verdict == (
         "supported on average; one by one: mixed: as claimed in 1 of 4, the contrary in 1"
@@ -89,8 +99,12 @@ def test_verdicts_follow_the_tests(tmp_path: Path) -> None:
     assert batches.verdict == "2 of 3 cases run"
     assert early.verdict == "contradicted"
     assert high.verdict == "no difference seen, which few seeds can't prove"
-    assert others.verdict == "supported in 3 of 4, others not decided"
-    assert "randomk, SNGAN-small: -18.2 %" in others.evidence
+    assert others.verdict == "supported in 1 of 2, others not decided"
+    assert "randomk, SNGAN: -18.2 %" in others.evidence
+    assert twelve.verdict == "2 of 3 cases run"
+    assert "SNGAN: -10.0 %" in twelve.evidence
+    assert "12 pairs; BigGAN" in twelve.evidence
+    assert "BigGAN: -20.0 %" in released.evidence
     assert anomaly.verdict == "supported"
     assert "mean of the classes: +30" in anomaly.evidence
     assert "--preset anomaly" in anomaly.command

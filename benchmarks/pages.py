@@ -8,6 +8,8 @@ test demands that the pages are up to date.
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from benchmarks.paper.claims import DISTANCE, claims, table
 from benchmarks.paper.presets import PRESETS
 from topk_plugin.base.files import atomic_write
 from topk_plugin.base.intervals import UNDECIDED, interval
+from topk_plugin.engine.config.table import written
+from topk_plugin.engine.methods.method import Method
+from topk_plugin.engine.methods.registry import all_methods
 from topk_plugin.mixture.lab.explanation import CRITICS
 from topk_plugin.mixture.report.style import label
 from topk_plugin.mixture.report.summary import STEPS_TO_HALF
@@ -30,7 +35,9 @@ from topk_plugin.study.results import percent
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "mixture.md", ROOT / "docs" / "reproduction.md")
+PAGES = tuple(
+    ROOT / "docs" / f"{name}.md" for name in ("methods", "mixture", "reproduction", "training")
+)
 BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 SHOWN = {"high_quality": ".2f", "recovered": ".2f", "kl": ".2f", STEPS_TO_HALF: ",.0f"}
 
@@ -44,7 +51,7 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """The text with every block made anew."""
-    makers = {
+    makers: dict[str, Callable[[], str]] = {
         "mixture_table": _mixture_table,
         "mixture_claims": _mixture_claims,
         "mixture_map": _mixture_map,
@@ -58,12 +65,37 @@ def filled(text: str) -> str:
         "image_anomaly_quality": lambda: _images("anomaly", DISTANCE),
         "image_ablations": lambda: _images("ablations", DISTANCE),
         "image_ranking": lambda: _ranking("cpu"),
+        "methods_cost": _methods_cost,
+        **{
+            f"keys_{method.name.lower().replace(' ', '_')}": partial(_keys, method)
+            for method in all_methods()
+        },
     }
     return BLOCK.sub(lambda match: match[1] + makers[match[2]]() + match[3], text)
 
 
 def _read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def _methods_cost() -> str:
+    """What each method costs, largest first."""
+    methods = _read("methods/methods.json")["methods"]
+    lines = ["| method | time of a step |", "|---|---|"]
+    for name, row in sorted(methods.items(), key=lambda item: -item[1]["ratio"]):
+        low, high = row["interval"]
+        lines.append(f"| {name} | {row['ratio']:.2f} [{low:.2f}, {high:.2f}] |")
+    return "\n".join(lines) + "\n"
+
+
+def _keys(method: Method) -> str:
+    """The settings of a method."""
+    lines = ["| key | default | allowed | |", "|---|---|---|---|"]
+    for key in method.keys:
+        about = ", ".join(part for part in (key.about, "*ours*" if key.ours else "") if part)
+        default = "needed" if key.needed else f"`{written(key.default)}`"
+        lines.append(f"| `{key.full_name}` | {default} | {key.rule.allowed} | {about} |")
+    return "\n".join(lines) + "\n"
 
 
 def _mixture_table() -> str:

@@ -18,7 +18,8 @@ PAIRS = [
     *((data, method) for data in DATA_SETS for method in METHODS),
     *(("CIFAR10", method) for method in ("DCGAN", "SNGAN")),
 ]
-FILES = sorted(CONFIGS.glob("*/*.yaml"))
+METHODS_FILES = sorted((CONFIGS / "Methods").glob("*.yaml"))
+FILES = sorted(set(CONFIGS.glob("*/*.yaml")) - set(METHODS_FILES))
 TOPK_KEYS = {"apply_topk", "topk_gamma", "topk_nu"}
 
 
@@ -109,3 +110,24 @@ def test_cifar10_has_studiogans_full_size_settings(method, end):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_only_images_whose_mirror_image_belongs_to_the_class_are_flipped(path):
     assert load_config(path).PRE.apply_rflip is (path.parent.name == "CIFAR10")
+
+
+@pytest.mark.parametrize("path", METHODS_FILES, ids=lambda path: path.stem)
+def test_a_methods_config_differs_from_its_base_in_the_method_only(path):
+    base = load_config(CONFIGS / "Digits" / "BigGAN-TopK.yaml")
+    changed = {change.split()[0] for change in base.changes_to(load_config(path))}
+    allowed = {
+        "SAN": {"LOSS.apply_san"},
+        "R3GAN": {
+            *("LOSS.adv_loss", "LOSS.apply_r1_reg", "LOSS.r1_place", "LOSS.r1_lambda"),
+            *("LOSS.apply_r2_reg", "LOSS.r2_lambda"),
+        },
+        "NICE": {"LOSS.apply_nice"},
+        "Masking": {"AUG.apply_masking"},
+        "SFL": {"LOSS.apply_sfl"},
+        "Minibatch": {"LOSS.apply_minibatch", "LOSS.minibatch_kernels"},
+        "Historical": {"LOSS.apply_historical", "LOSS.historical_lambda"},
+        "Selection": {"DATA.keep"},
+        "TTUR": {"OPTIMIZATION.g_lr", "OPTIMIZATION.d_lr"},
+    }
+    assert changed == allowed[path.stem]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from topk_plugin import TopK
+from topk_plugin import KSchedule, TopK
 from topk_plugin.cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +46,16 @@ def test_the_loop_runs_and_gates(text: str) -> None:
     assert topk.state_dict()["steps"] == 3
     assert topk.state_dict()["epochs"] == 1
     assert topk.k == 7  # 0.99 * 8 after the first epoch
+
+
+def test_the_step_by_hand_runs_and_gates() -> None:
+    names = loop_names() | {"torch": torch, "real": torch.randn(8, 6)}
+    topk = names["topk"] = TopK(KSchedule(gamma=0.5, nu=0.5, every=1))
+    for _ in range(2):
+        exec(python_blocks(README)[1], names)
+        topk.end_step()
+    assert topk.stats.k == 4
+    assert topk.stats.mask.shape == (8,)
 
 
 def test_the_monitoring_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,5 +112,5 @@ def test_the_cost_is_the_measured_one() -> None:
             cells.append(f"{ratio['time']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]")
         cells.append(f"{entry['gate_own_share']:.2%}")
         cells.append(f"{entry['gate/none']['peak']:.3f}")
-        assert f"| {' | '.join(cells)} |" in README
-    assert measured["command"] in README
+        assert f"| {' | '.join(cells)} |" in GATE
+    assert measured["command"] in GATE

@@ -152,7 +152,7 @@ class _Ours(_Timed):
                 compile_forward(network)
 
     def replay(self, steps: int) -> list[list[float]]:
-        """Discriminator's and generator's loss of steps with given images and latents."""
+        """Critic's and generator's loss of steps with given images and latents."""
         losses = []
         own = self._trainer.stream, self._trainer.latents
         for given in _given(self._config, self._images, steps):
@@ -226,7 +226,7 @@ class _StudioGAN(_Timed):
                         weight.mul_(1 + 1e-7 * torch.randn_like(weight))
 
     def replay(self, steps: int) -> list[list[float]]:
-        """Discriminator's and generator's loss of steps with given images and latents."""
+        """Critic's and generator's loss of steps with given images and latents."""
         sample = importlib.import_module("utils.sample")
         losses = []
         for given in _given(self._config, self._images, steps):

@@ -38,7 +38,7 @@ SCRIPT = Path(__file__).parent / "real_exchange" / "studiogan_side.py"
 # Of the engine's checkpoints, by the name of StudioGAN's file.
 STATES = {"G": "generator", "G_ema": "generator_ema", "D": "discriminator"}
 
-STEPS, BATCH, K = 3, 16, 11
+STEPS, BATCH, K = 3, 16, 12
 SMALL = (
     "DATA.name=tiny",
     "DATA.num_classes=4",

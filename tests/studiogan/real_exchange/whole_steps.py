@@ -29,7 +29,7 @@ from topk_plugin.engine.trainer import Trainer
 from topk_plugin.studiogan.testing.in_process import make_worker, start_bare
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "CIFAR10"
-BATCH, K, STEPS, IMAGES = 16, 11, 4, 600
+BATCH, K, STEPS, IMAGES = 16, 12, 4, 600
 PRECISION = torch.float64
 SMALL = (
     *("DATA.name=tiny", "DATA.num_classes=4", "MODEL.z_dim=20", "MODEL.g_shared_dim=8"),

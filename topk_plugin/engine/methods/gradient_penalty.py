@@ -105,7 +105,7 @@ def _check_r1(settings: Settings) -> None:
     if settings.LOSS.r1_place == "outside_loop":
         raise UserError(
             "LOSS.r1_place is 'outside_loop', StudioGAN's update of its own for StyleGAN "
-            "backbones; with others it penalises in every update of the discriminator, so use "
+            "backbones; with others it penalises in every update of the critic, so use "
             "'inside_loop' or leave r1_place out"
         )
 

@@ -13,7 +13,7 @@ def frozen_batch_statistics(generator: nn.Module) -> Iterator[None]:
 
     Inside the block, batch normalisation in training mode still normalises by the batch, but
     moves neither running mean, running variance nor the count of batches. StudioGAN does so for
-    the generator during the discriminator's step.
+    the generator during the critic's step.
     """
     tracking = [
         module

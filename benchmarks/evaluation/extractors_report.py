@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
-from topk_plugin.evaluation.networks import NETWORKS
+from topk_plugin.evaluation.extractor_names import NETWORKS
 
 REAL = "real images, {:,}"
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from topk_plugin.evaluation.extractor_names import NETWORKS
 from topk_plugin.evaluation.imagenet_extractor import INPUT_SIZE
 from topk_plugin.evaluation.metrics import METRICS
-from topk_plugin.evaluation.networks import NETWORKS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 

@@ -18,6 +18,7 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation import features as features_module
 from topk_plugin.evaluation.builtin_extractor import BuiltinExtractor, builtin_extractor
 from topk_plugin.evaluation.evaluator import Evaluator
+from topk_plugin.evaluation.extractor_names import NETWORKS
 from topk_plugin.evaluation.metrics import (
     METRICS,
     frechet_infinity,
@@ -27,7 +28,6 @@ from topk_plugin.evaluation.metrics import (
 )
 from topk_plugin.evaluation.metrics.frechet import Normal, frechet_distance
 from topk_plugin.evaluation.metrics.record import Generated, Reference
-from topk_plugin.evaluation.networks import NETWORKS
 
 CPU = torch.device("cpu")
 ALL = ("fid", "kid", "is", "prdc")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.evaluation.extractor_names import CHOICES
 from topk_plugin.evaluation.metrics import METRICS
-from topk_plugin.evaluation.networks import CHOICES
 
 if TYPE_CHECKING:
     import torch

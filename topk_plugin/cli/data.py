@@ -104,8 +104,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> "ImageSet":
-    from topk_plugin.engine.data.names import printable
     from topk_plugin.engine.data.open import NAMED_SETS, open_images
+    from topk_plugin.engine.data.printable_paths import printable
     from topk_plugin.engine.data.torchvision_sets import TORCHVISION_SETS
 
     path: Path | None = options.path

@@ -15,7 +15,7 @@ from topk_plugin.cli.common import (
     positive,
     say,
 )
-from topk_plugin.evaluation.networks import CHOICES
+from topk_plugin.evaluation.extractor_names import CHOICES
 
 if TYPE_CHECKING:
     from topk_plugin.study.store import Kept

@@ -11,7 +11,7 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write, remove_leftovers, unwritable, write_json
 from topk_plugin.engine.checkpoint import FOLDER, LAST, PREVIOUS
 from topk_plugin.engine.config.config import Config
-from topk_plugin.engine.data.names import printable
+from topk_plugin.engine.data.printable_paths import printable
 
 CONFIG, ENVIRONMENT, RESULT, LOCK = "config.yaml", "environment.json", "result.json", ".lock"
 

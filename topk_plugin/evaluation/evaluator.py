@@ -37,7 +37,7 @@ class Evaluator:
     Args:
         reference: the real images.
         metrics: names in :data:`topk_plugin.evaluation.metrics.METRICS` (StudioGAN's names).
-        extractor: of :data:`topk_plugin.evaluation.networks.CHOICES`.
+        extractor: of :data:`topk_plugin.evaluation.extractor_names.CHOICES`.
         inception_weights: a file with torch-fidelity's Inception weights.
         device: where the extractor runs.
         seed: for the subsets of the kernel distance and the splits of the score.

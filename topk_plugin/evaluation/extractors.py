@@ -12,6 +12,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation.builtin_extractor import builtin_extractor, weights_digest
 from topk_plugin.evaluation.efficientnet_lite0 import INSTALL, WEIGHTS_SHA256, is_installed
+from topk_plugin.evaluation.extractor_names import CHOICES
 from topk_plugin.evaluation.imagenet_extractor import INPUT_SIZE, ImagenetExtractor
 from topk_plugin.evaluation.inception import (
     PUBLISHED_SHA256_PREFIX,
@@ -22,7 +23,6 @@ from topk_plugin.evaluation.inception import (
     load_inception,
 )
 from topk_plugin.evaluation.labelled_images import LabelledImages
-from topk_plugin.evaluation.networks import CHOICES
 
 NOT_NATURAL = ("Digits", "FashionMNIST")
 """Data sets of which a network that knows photographs sees little; others are taken as natural."""

@@ -11,9 +11,9 @@ import numpy as np
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.intervals import Values, difference, interval, judge
 from topk_plugin.evaluation.comparable import differences as measured_otherwise
+from topk_plugin.evaluation.extractor_names import NETWORKS
 from topk_plugin.evaluation.metrics import metric_keys
 from topk_plugin.evaluation.metrics.frechet import FRECHET
-from topk_plugin.evaluation.networks import NETWORKS
 from topk_plugin.study.looks import late
 from topk_plugin.study.sequential import judge_in_turn
 from topk_plugin.study.spec import RunSpec

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.formats import SUFFIXES, is_image
-from topk_plugin.engine.data.names import printable
+from topk_plugin.engine.data.printable_paths import printable
 from topk_plugin.engine.data.splits import split_meant_by, stand_ins
 
 # People wrap their data in one or two folders; more is another layout.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.colours import white_of
-from topk_plugin.engine.data.names import printable
 from topk_plugin.engine.data.picture import Picture
+from topk_plugin.engine.data.printable_paths import printable
 
 _NAMED = 10
 

@@ -15,9 +15,9 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.class_folders import some
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.memory import must_stream
-from topk_plugin.engine.data.names import printable
 from topk_plugin.engine.data.picture import Picture, UnreadableImage
 from topk_plugin.engine.data.pixels import fit, fit_arrays
+from topk_plugin.engine.data.printable_paths import printable
 from topk_plugin.engine.data.reading import PLAINLY, Reading
 from topk_plugin.engine.data.set_cache import SetCache
 from topk_plugin.engine.data.stored import StoredImages

@@ -10,7 +10,7 @@ from topk_plugin.engine.data.digits import load_digits
 from topk_plugin.engine.data.folder import load_folder
 from topk_plugin.engine.data.hdf5 import load_hdf5
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.engine.data.names import printable
+from topk_plugin.engine.data.printable_paths import printable
 from topk_plugin.engine.data.reading import PLAINLY, Reading
 from topk_plugin.engine.data.splits import SPLITS
 from topk_plugin.engine.data.torchvision_sets import (

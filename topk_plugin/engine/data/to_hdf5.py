@@ -13,7 +13,7 @@ from tqdm import tqdm
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import unwritable, write_json
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.engine.data.names import printable
+from topk_plugin.engine.data.printable_paths import printable
 from topk_plugin.engine.data.stored import StoredImages
 
 # Images between two notes of how far it is.

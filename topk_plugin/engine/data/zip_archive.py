@@ -11,8 +11,8 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.class_folders import ClassFolders, find_class_folders
 from topk_plugin.engine.data.decoding import FileSet
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.engine.data.names import printable
 from topk_plugin.engine.data.picture import UnreadableImage
+from topk_plugin.engine.data.printable_paths import printable
 from topk_plugin.engine.data.reading import PLAINLY, Reading
 
 _ENCRYPTED = 1

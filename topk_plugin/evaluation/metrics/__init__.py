@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.evaluation.extractor_names import NETWORKS
 from topk_plugin.evaluation.metrics.classifier_score import CLASSIFIER_SCORE
 from topk_plugin.evaluation.metrics.frechet import FRECHET
 from topk_plugin.evaluation.metrics.frechet_infinity import FRECHET_INFINITY
 from topk_plugin.evaluation.metrics.kernel import KERNEL
 from topk_plugin.evaluation.metrics.manifold import MANIFOLD
 from topk_plugin.evaluation.metrics.record import Key
-from topk_plugin.evaluation.networks import NETWORKS
 
 METRICS = {
     metric.name: metric

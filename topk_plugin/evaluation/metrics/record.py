@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from topk_plugin.evaluation.networks import NETWORKS
+from topk_plugin.evaluation.extractor_names import NETWORKS
 
 
 @dataclass(frozen=True)

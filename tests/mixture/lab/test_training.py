@@ -1,5 +1,6 @@
 """Runs of the laboratory: measured, killed, resumed."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.mixture.lab import training
 from topk_plugin.mixture.lab.measures import MEASURES
 from topk_plugin.mixture.lab.settings import Arm, Settings
+from topk_plugin.mixture.report.report_text import _diverged
 
 ARMS = (Arm("full", gamma=1.0), Arm("top", gamma=0.5, nu=0.5, every=10))
 SMALL = Settings(
@@ -112,6 +114,19 @@ def test_it_learns(tmp_path: Path) -> None:
     quality = training.train(settings, tmp_path)["series"]["high_quality"]
     assert quality[0][0][0] < 0.1
     assert max(value for ((value,),) in quality[-5:]) > 0.5
+
+
+def test_a_network_that_diverges_is_named_and_the_report_says_so(tmp_path: Path) -> None:
+    hot = dataclasses.replace(SMALL, lr=1e30, loss="least-squares")
+    result = training.train(hot, tmp_path / "run")
+    assert {(d["arm"], d["seed"]) for d in result["diverged"]} == {
+        (arm, seed) for arm in ("full", "top") for seed in (0, 1)
+    }
+    assert all(d["step"] > 0 for d in result["diverged"])
+    said = _diverged([result])
+    assert len(said) == 4
+    assert "top, seed 1: samples are not finite from step" in "\n".join(said)
+    assert training.train(SMALL, tmp_path / "sound")["diverged"] == []
 
 
 def test_snapshots_hold_no_more_than_their_points(tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ def _evaluate(ensemble: Ensemble, latents: Tensor, records: dict[str, Any], log:
     rows = max(1, SAMPLES_AT_ONCE // len(settings.arms) // len(settings.seeds))
     samples = torch.cat([ensemble.sample(part) for part in latents.split(rows, dim=1)], dim=2)
     measured = measure(samples, settings.target)
+    _note_diverged(settings, ensemble.step, samples, records)
     records["steps"].append(ensemble.step)
     records["k"].append([arm.k(ensemble.step, settings.batch) for arm in settings.arms])
     scalars = {}
@@ -186,6 +187,17 @@ def _evaluate(ensemble: Ensemble, latents: Tensor, records: dict[str, Any], log:
     records["snapshots"].append(samples[:, 0, :SNAPSHOT_POINTS].to("cpu", torch.float32, copy=True))
 
 
+def _note_diverged(settings: Settings, step: int, samples: Tensor, records: dict[str, Any]) -> None:
+    """Name the replicas whose samples [arm, seed, n, 2] are no longer finite, once each."""
+    noted: list[dict[str, Any]] = records.setdefault("diverged", [])
+    finite = torch.isfinite(samples).flatten(2).all(-1).tolist()
+    for arm, of_seeds in zip(settings.arms, finite, strict=True):
+        for seed, is_finite in zip(settings.seeds, of_seeds, strict=True):
+            known = any((n["arm"], n["seed"]) == (arm.name, seed) for n in noted)
+            if not is_finite and not known:
+                noted.append({"arm": arm.name, "seed": seed, "step": step})
+
+
 def _result(settings: Settings, identity: str, records: dict[str, Any]) -> dict[str, Any]:
     late = torch.tensor(records["steps"]) > settings.steps * (1 - LAST_PART)
     histogram = torch.tensor(records["histogram"], dtype=torch.float64)[late].mean(0)
@@ -199,6 +211,7 @@ def _result(settings: Settings, identity: str, records: dict[str, Any]) -> dict[
         "k": records["k"],
         "oracle": records["oracle"],
         "seconds": records["seconds"],
+        "diverged": records["diverged"],
     }
 
 

@@ -49,6 +49,7 @@ def write_report(results: list[tuple[Path, dict[str, Any]]], folder: Path, comma
                 "seconds": result["seconds"],
                 "rows": summaries[count],
                 "claims": claims(result),
+                "diverged": result.get("diverged", []),
                 "curves": thinned_curves(result),
             }
             for count, result in modes.items()

@@ -29,7 +29,7 @@ def report_text(content: dict[str, Any], measures: tuple[str, ...]) -> str:
     """
     trainings = content["trainings"]
     lines = ["# Top-k training on a mixture of Gaussians", "", *_how(content), ""]
-    lines += ["## Result", "", *_sentences(trainings), ""]
+    lines += ["## Result", "", *_sentences(trainings), *_diverged(trainings), ""]
     lines += ["![Measures with intervals](bars.png)", ""]
     for measure in measures:
         lines += _table(trainings, measure)
@@ -43,6 +43,17 @@ def report_text(content: dict[str, Any], measures: tuple[str, ...]) -> str:
     if any(training["claims"] for training in trainings):
         lines += ["## Why: the oracle analysis", "", *_oracle(trainings)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _diverged(trainings: list[dict[str, Any]]) -> list[str]:
+    """One line for each network that is no longer finite: its numbers mean nothing."""
+    return [
+        f"- **Diverged**: {training['settings']['modes']} modes, {found['arm']}, seed "
+        f"{found['seed']}: samples are not finite from step {found['step']:,} on. They count as "
+        "missing every mode; lower the learning rate before this arm is compared."
+        for training in trainings
+        for found in training.get("diverged", [])
+    ]
 
 
 def _how(content: dict[str, Any]) -> list[str]:

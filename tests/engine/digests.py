@@ -1,12 +1,13 @@
 """What 12 training steps leave behind, as one digest a config.
 
-Written before the engine was rebuilt, so that every step of the rebuilding could be held against
-the code before it: `python -m tests.engine.digests` writes digests.json. Digests hold for one
-machine and one version of torch only.
+For changes that must leave training bit-identical: `python -m tests.engine.digests` on the code
+before writes digests.json, and with `--check` the code after is held against it. Digests hold for
+one machine and one version of torch only, so no test of the suite asks for them.
 """
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -127,5 +128,16 @@ def all_digests() -> dict[str, str]:
     return digests
 
 
+def main() -> None:
+    digests = all_digests()
+    if sys.argv[1:] != ["--check"]:
+        FILE.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+        return
+    before = json.loads(FILE.read_text(encoding="utf-8"))
+    changed = [name for name in digests if digests[name] != before.get(name)]
+    print(f"{len(digests) - len(changed)} trainings as before, changed: {changed}")
+    sys.exit(bool(changed))
+
+
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(all_digests(), indent=1) + "\n", encoding="utf-8")
+    main()

@@ -41,7 +41,6 @@ def gradient_gate(x: Tensor, weights: Weights) -> Tensor:
     return _GradientGate.apply(x, weights)
 
 
-@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def gradient_gate_in_graph(x: Tensor, weights: Tensor) -> Tensor:
     """:func:`gradient_gate` for code that torch.compile traces: one that can be filled later.
 
@@ -53,6 +52,14 @@ def gradient_gate_in_graph(x: Tensor, weights: Tensor) -> Tensor:
         weights: [N], which may hold anything yet.
     """
     return _GateFilledLater.apply(x, weights)
+
+
+def allow_gate_in_graphs() -> None:
+    """Let torch.compile put :func:`gradient_gate_in_graph` into graphs as it is.
+
+    Called before something is compiled and not at import: it loads the whole compiler.
+    """
+    torch.compiler.allow_in_graph(gradient_gate_in_graph)
 
 
 class _GateFilledLater(torch.autograd.Function):

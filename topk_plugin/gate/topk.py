@@ -13,6 +13,7 @@ from topk_plugin.gate.batch_statistics import TopKStatistics
 from topk_plugin.gate.call_arguments import Argument
 from topk_plugin.gate.effect_check import EffectCheck
 from topk_plugin.gate.gated_step import CurrentStep, GatedStep
+from topk_plugin.gate.gradient_gate import allow_gate_in_graphs
 from topk_plugin.gate.progress import Progress
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.scores import ScoreSpec
@@ -177,6 +178,7 @@ class TopK:
             batch_size: scores in a selection (of all ranks under ``scope="global"``).
             device: of the scores.
         """
+        allow_gate_in_graphs()
         self._selector.prepare(batch_size, torch.device(device))
 
     # --- schedule --------------------------------------------------------------------------

@@ -165,16 +165,26 @@ def test_auto_of_a_short_epoch_is_decided_when_it_is_needed() -> None:
 # --- rows that the loss reaches -----------------------------------------------------------------
 
 
-def test_reals_in_the_fakes_call_are_noticed_by_the_rows_without_gradient() -> None:
+@pytest.mark.parametrize(
+    ("score_of_reals", "message"),
+    [
+        (100, "reaches 0 of the 24 rows that top-k kept and 24 of the 24 that it dropped"),
+        (-100, "reaches 24 of the 24 rows that top-k kept and 0 of the 24 that it dropped"),
+    ],
+)
+def test_reals_in_the_fakes_call_are_noticed_by_the_rows_without_gradient(
+    score_of_reals: float, message: str
+) -> None:
     topk, critic = TopK(KSchedule(0.5, 0.5)), Critic()
     topk.progress.epochs = 1
     topk.attach(critic)
-    real = 100 * critic.linear.weight.detach() + torch.randn(8, 3)
+    weight = critic.linear.weight.detach()
+    real = score_of_reals * weight / weight.square().sum() + 0.01 * torch.randn(8, 3)
     for _ in range(3):
         with topk.generator_step():
             (-critic(torch.cat([fakes(), real]))[:8]).mean().backward()
         topk.end_step()
-    with pytest.warns(NoEffectWarning, match="reaches 0 of the 24 rows that top-k kept"):
+    with pytest.warns(NoEffectWarning, match=message):
         topk.end_epoch()
 
 

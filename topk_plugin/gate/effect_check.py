@@ -13,8 +13,9 @@ _BLOCKS_WITHOUT_A_STEP = 1_000
 _BLOCKS_WITHOUT_AN_EPOCH = 10_000
 _BLOCKS_WITHOUT_AN_EPOCH_BUT_STEPS = 100_000
 
-# Under this share of the kept rows the loss reaches too few of them. Half of them are real samples
-# where real and generated ones share a call and score alike.
+# Under this share of the kept rows, or of the dropped ones, the loss reaches too few of them. Where
+# real and generated samples share a call, the real ones are among the kept rows if they score high,
+# among the dropped ones if they score low, and half of both if they score alike.
 _SHARE_REACHED = 0.75
 
 # The first reading comes early, so that a mistake does not cost an epoch.
@@ -104,7 +105,7 @@ class EffectCheck:
 
     @torch.no_grad()
     def gradient_arrived(self, gradient: Tensor, weights: Tensor) -> None:
-        """Count the kept rows, and those of them that the loss reaches; does not synchronise.
+        """Count kept and dropped rows, and those that the loss reaches; does not synchronise.
 
         Args:
             gradient: [N, ...] before the gate.
@@ -114,8 +115,9 @@ class EffectCheck:
             return
         inner = tuple(range(weights.dim(), gradient.dim()))
         largest = torch.linalg.vector_norm(gradient, torch.inf, dim=inner) if inner else gradient
-        kept = weights != 0
-        counts = torch.stack([kept.sum(), (kept & (largest != 0)).sum()])
+        kept, reached = weights != 0, largest != 0
+        groups = (kept, kept & reached, ~kept, ~kept & reached)
+        counts = torch.stack([group.sum() for group in groups])
         if gradient.device in self._rows:
             self._rows[gradient.device] += counts
         else:
@@ -154,11 +156,14 @@ class EffectCheck:
     def _read_rows(self) -> None:
         counts = [rows.tolist() for rows in self._rows.values()]
         self._rows = {}
-        kept, reached = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
-        if reached < _SHARE_REACHED * kept:
+        if not counts:
+            return
+        kept, kept_reached, dropped, dropped_reached = map(sum, zip(*counts, strict=True))
+        if kept_reached < _SHARE_REACHED * kept or dropped_reached < _SHARE_REACHED * dropped:
             warn(
-                f"the loss reaches {reached} of the {kept} rows that top-k kept lately: if real "
-                "samples share the critic's call with generated ones they take the seats, so use "
+                f"the loss reaches {kept_reached} of the {kept} rows that top-k kept and "
+                f"{dropped_reached} of the {dropped} that it dropped lately: if real samples share "
+                "the critic's call with generated ones they are ranked with them, so use "
                 "step.gate(fake) and step.select(scores of the fakes); if the loss does not depend "
                 "on the critic yet, enter generator_step() from when it does",
                 NoEffectWarning,

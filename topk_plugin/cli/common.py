@@ -138,7 +138,7 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         type=nonempty_path,
         required=True,
         metavar="DIR",
-        help="a run's folder (its last checkpoint) or a .pt file",
+        help="a run's folder (its last checkpoint), a .pt file, or what `export` wrote",
     )
     parser.add_argument(
         "-best", "--load_best", action="store_true", help="the best checkpoint, not the last"
@@ -233,11 +233,18 @@ def open_checkpoint(options: argparse.Namespace) -> "tuple[Session, Checkpoint]"
         UserError: there is no such checkpoint or device.
     """
     from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
+    from topk_plugin.engine.export.weights import exported_weights, load_generator
     from topk_plugin.engine.session import Session
 
     device = chosen_device(options.device)
-    name = BEST if options.load_best else LAST
-    checkpoint = load_checkpoint(checkpoint_file(options.ckpt_dir, name))
+    exported = exported_weights(options.ckpt_dir)
+    if exported is not None:
+        if options.load_best:
+            raise UserError(f"-best, but {options.ckpt_dir} is an export of one step; drop -best")
+        checkpoint = load_generator(exported, raw=options.raw)
+    else:
+        name = BEST if options.load_best else LAST
+        checkpoint = load_checkpoint(checkpoint_file(options.ckpt_dir, name))
     if not hasattr(options, "data_dir"):  # a command that reads no images
         return Session.open(checkpoint.config, None, device, checkpoint=checkpoint), checkpoint
     session = Session.open(

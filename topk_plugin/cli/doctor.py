@@ -32,6 +32,7 @@ PACKAGES = (
     "scikit-learn",
     "pillow",
     "filelock",
+    "safetensors",
 )
 
 

@@ -15,6 +15,7 @@ from topk_plugin.cli import (
     data,
     doctor,
     evaluate,
+    export,
     mixture,
     runs,
     sample,
@@ -24,6 +25,8 @@ from topk_plugin.cli import (
 )
 from topk_plugin.cli.common import INTERRUPTED, USER_ERROR
 from topk_plugin.version import __version__
+
+COMMANDS = (train, evaluate, sample, export, study, mixture, studiogan, data, configs, runs, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"topk-plugin {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (train, evaluate, sample, study, mixture, studiogan, data, configs, runs, doctor):
+    for module in COMMANDS:
         command: Any = module
         name = command.__name__.rpartition(".")[2]
         sub = commands.add_parser(

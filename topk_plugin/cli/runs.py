@@ -32,8 +32,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_folders(folder: Path, depth: int) -> list[Path]:
+    from topk_plugin.engine.export.weights import exported_weights
     from topk_plugin.engine.run_folder import has_run
 
+    if exported_weights(folder) is not None:
+        return []
     if has_run(folder):
         return [folder]
     if depth == 0:

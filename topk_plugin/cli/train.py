@@ -224,10 +224,16 @@ def describe_extractor(facts: dict[str, object]) -> str:
 
 def _find_checkpoint(options: argparse.Namespace) -> "Checkpoint | None":
     from topk_plugin.engine.checkpoint import checkpoint_file, load_checkpoint, newest_checkpoint
+    from topk_plugin.engine.export.weights import exported_weights
     from topk_plugin.engine.run_folder import has_run
 
     if options.ckpt_dir == "auto":
         return newest_checkpoint(options.save_dir, say)
+    if options.ckpt_dir is not None and exported_weights(Path(options.ckpt_dir)) is not None:
+        raise UserError(
+            f"-ckpt {options.ckpt_dir} is an export, which holds a generator only; give the run's "
+            "folder, whose checkpoints hold the whole training"
+        )
     file = None if options.ckpt_dir is None else checkpoint_file(Path(options.ckpt_dir))
     own = file is not None and options.save_dir.resolve() in file.resolve().parents
     if has_run(options.save_dir) and not own and not options.dry_run:

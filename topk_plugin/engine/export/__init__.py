@@ -1,0 +1,1 @@
+"""A trained generator as a folder to hand on: weights, program, card."""

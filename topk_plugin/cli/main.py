@@ -19,6 +19,7 @@ from topk_plugin.cli import (
     mixture,
     runs,
     sample,
+    schedule,
     studiogan,
     study,
     train,
@@ -26,7 +27,10 @@ from topk_plugin.cli import (
 from topk_plugin.cli.common import INTERRUPTED, USER_ERROR
 from topk_plugin.version import __version__
 
-COMMANDS = (train, evaluate, sample, export, study, mixture, studiogan, data, configs, runs, doctor)
+COMMANDS = (
+    *(train, evaluate, sample, export, study, schedule, mixture, studiogan, data, configs, runs),
+    doctor,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from topk_plugin.engine.methods.registry import methods_on, needs_of
 from topk_plugin.engine.methods.topk import schedule_of
 from topk_plugin.engine.optimizers import describe_learning_rates
 from topk_plugin.engine.trainer import Trainer, images_per_step
-from topk_plugin.gate.schedule import KSchedule
+from topk_plugin.gate.schedule import KSchedule, gamma_to_reach
 from topk_plugin.ops.dispatch import describe as describe_ops
 
 
@@ -99,7 +99,7 @@ def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
         half = math.floor(periods / 2)
         if half >= 1:
             line += (
-                f"; LOSS.topk_gamma={math.floor(1e4 * schedule.nu ** (1 / half)) / 1e4:g} would "
+                f"; LOSS.topk_gamma={gamma_to_reach(schedule.nu, half):g} would "
                 "reach the floor half-way"
             )
         else:

@@ -162,6 +162,21 @@ class KSchedule:
         return 1.0 if self.gamma == 1.0 else max(self.gamma**self.progress_to_floor, self.nu)
 
 
+def progress_at(point: float | str, whole: float) -> float:
+    """A point of the training in the schedule's units: itself, or a share such as "50%" of all."""
+    return point if isinstance(point, float) else float(point.rstrip("%")) / 100 * whole
+
+
+def gamma_to_reach(nu: float, progress: int) -> float:
+    """The largest gamma of four decimals with which the fraction is down at ``nu`` by ``progress``.
+
+    Args:
+        nu: the floor, in (0, 1).
+        progress: whole epochs, or blocks of steps; at least 1.
+    """
+    return math.floor(1e4 * nu ** (1 / progress)) / 1e4
+
+
 def _is_number(value: object) -> bool:
     """Whether it is a real number, NumPy's too; True and False are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

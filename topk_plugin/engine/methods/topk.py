@@ -17,7 +17,7 @@ from topk_plugin.engine.networks.scoring import Outputs
 from topk_plugin.gate import ranks
 from topk_plugin.gate.policies import POLICIES
 from topk_plugin.gate.progress import Progress
-from topk_plugin.gate.schedule import KSchedule
+from topk_plugin.gate.schedule import KSchedule, progress_at
 from topk_plugin.gate.topk import TopK
 from topk_plugin.gate.topk_settings import Normalize, Scope
 
@@ -103,11 +103,6 @@ def schedule_of(settings: Settings, steps_per_epoch: float) -> KSchedule | None:
         release_from=progress_at(loss.topk_release_from, whole),
         release_to=progress_at(loss.topk_release_to, whole),
     )
-
-
-def progress_at(point: float | str, whole: float) -> float:
-    """A point of the training in the schedule's units: itself, or a share such as "50%" of all."""
-    return point if isinstance(point, float) else float(point.rstrip("%")) / 100 * whole
 
 
 def check_topk(settings: Settings) -> None:

@@ -67,7 +67,7 @@ def filled(text: str) -> str:
         "image_ranking": lambda: _ranking("cpu"),
         "methods_cost": _methods_cost,
         **{
-            f"keys_{method.name.lower().replace(' ', '_')}": partial(_keys, method)
+            f"keys_{re.sub('[^a-z0-9]', '_', method.name.lower())}": partial(_keys, method)
             for method in all_methods()
         },
     }

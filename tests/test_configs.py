@@ -128,6 +128,7 @@ def test_a_methods_config_differs_from_its_base_in_the_method_only(path):
         "Minibatch": {"LOSS.apply_minibatch", "LOSS.minibatch_kernels"},
         "Historical": {"LOSS.apply_historical", "LOSS.historical_lambda"},
         "Selection": {"DATA.keep"},
+        "SelfDiagnosing": {"DATA.apply_diagan", "DATA.diagan_snapshots", "LOSS.adv_loss"},
         "TTUR": {"OPTIMIZATION.g_lr", "OPTIMIZATION.d_lr"},
     }
     assert changed == allowed[path.stem]

@@ -7,6 +7,7 @@ that of the same training without it, of neighbouring steps, and its 95 % interv
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,13 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "historical averaging": {"LOSS": {"apply_historical": True, "historical_lambda": 0.01}},
     "minibatch discrimination": {"LOSS": {"apply_minibatch": True}},
     "NICE": {"LOSS": {"apply_nice": True}},
+    "self-diagnosing": {
+        "DATA": {"apply_diagan": True, "diagan_from": 0.1, "diagan_window": 0.067},
+        "OPTIMIZATION": {"total_steps": 30},
+    },
     "moving average": EMA,
 }
-WARM_UP = 2
+WARM_UP = 3  # behind which self-diagnosing is in its second phase
 
 
 def main() -> None:
@@ -75,7 +80,10 @@ def main() -> None:
     parser.add_argument("--save", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = {}
+    file = options.save / "methods.json"
+    # of part of the methods: the others' rows stay
+    kept = options.only and file.exists()
+    rows = json.loads(file.read_text(encoding="utf-8"))["methods"] if kept else {}
     for name in options.only or CASES:
         ratios = measured(CASES[name], options.rounds)
         rows[name] = {"ratio": float(np.median(ratios)), "interval": bootstrap_interval(ratios)}
@@ -83,7 +91,7 @@ def main() -> None:
     command = f"OMP_NUM_THREADS=1 python -m benchmarks.engine.methods --rounds {options.rounds}"
     options.save.mkdir(parents=True, exist_ok=True)
     write_json(
-        options.save / "methods.json",
+        file,
         {"command": command, "environment": environment(), "methods": rows},
     )
 

@@ -12,6 +12,7 @@ from PIL import Image
 from tests.cli.helpers import Program
 from tests.engine.tiny import tiny_images
 from topk_plugin.cli.main import main
+from topk_plugin.engine import rejection
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +151,51 @@ def test_a_held_out_hdf5_file_that_lacks_a_class_beside_the_training_folder(
     assert printed["reference_split"] == "valid"
     assert printed["trained_on_these_images"]
     assert printed["measured_with"]["reference_size"] == int(kept.sum())
+
+
+def test_a_second_critic_draws_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOPK_PLUGIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rejection, "FIRST_BATCHES", 2)
+    monkeypatch.setattr(rejection, "BATCH", 32)
+    changes = {
+        "DATA": {"apply_diagan": True, "diagan_from": 0.5, "diagan_window": 0.34},
+        "LOSS": {"adv_loss": "vanilla"},
+    }
+    program = Program(tmp_path, capsys, changes)
+    run = tmp_path / "run"
+    done = program.train(run, "-metrics", "fid")
+    assert done.status == 0, done.err
+    assert "draws images by their weights from step 3 on" in done.err
+    result = json.loads((run / "result.json").read_text())
+    assert result["samples_by_rejection"] is True
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert any("rejection/kept_share" in entry for entry in logged)
+
+    fixed = ("evaluate", "-ckpt", run, "-data", program.data, "-metrics", "fid")
+    rejected = program(*fixed, "--extractor", "builtin", "--device", "cpu")
+    assert rejected.status == 0, rejected.err
+    with_judge = json.loads(rejected.out)
+    assert with_judge["metrics"] == pytest.approx(result["metrics"], rel=1e-4)
+    assert 0 < with_judge["rejection"]["kept_share"] < 1
+    plain = json.loads(
+        program(*fixed, "--no_rejection", "--extractor", "builtin", "--device", "cpu").out
+    )
+    assert "rejection" not in plain
+    assert plain["metrics"] != with_judge["metrics"]
+
+    drawn = program(
+        *("sample", "-ckpt", run, "-save", tmp_path / "images", "--num_images", 6),
+        *("--labels", 3, 1, "--device", "cpu"),
+    )
+    assert drawn.status == 0, drawn.err
+    assert "images passed the second critic" in drawn.err
+    names = sorted(f.name[-10:-4] for f in (tmp_path / "images").iterdir())
+    assert names == ["class1"] * 3 + ["class3"] * 3
+
+
+def test_rejection_can_only_be_left_out_where_there_is_some(program: Program, run: Path) -> None:
+    done = program("sample", "-ckpt", run, "-save", "x.png", "--no_rejection", "--device", "cpu")
+    assert done.status == 2
+    assert "no second critic to reject with" in done.err

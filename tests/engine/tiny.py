@@ -86,6 +86,9 @@ COMPANIONS: dict[str, dict] = {
     "masking": {"AUG": {"apply_masking": True, "mask_balance": 0.5}},
     "NICE": {"LOSS": {"apply_nice": True, "nice_target": -0.9, "nice_speed": 0.1}},
     "minibatch discrimination": {"LOSS": {"apply_minibatch": True, "minibatch_kernels": 4}},
+    "self-diagnosing": {
+        "DATA": {"apply_diagan": True, "diagan_from": 0.5, "diagan_window": 0.34},
+    },
     "selective matching": {"LOSS": {"apply_sfl": True, "sfl_share": 0.9}},
 }
 

@@ -148,6 +148,29 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_rejection_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no_rejection",
+        action="store_true",
+        help="take images as they come, where the checkpoint has a second critic to draw them with "
+        "by rejection (Self-Diagnosing GAN)",
+    )
+
+
+def chosen_judge(options: argparse.Namespace, session: "Session") -> "torch.nn.Module | None":
+    """The critic to draw samples with by rejection, unless ``--no_rejection`` says otherwise.
+
+    Raises:
+        UserError: ``--no_rejection`` for a checkpoint that has none.
+    """
+    judge = session.judge()
+    if judge is None and options.no_rejection:
+        raise UserError(
+            "--no_rejection, but this checkpoint has no second critic to reject with; leave it out"
+        )
+    return None if options.no_rejection else judge
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",

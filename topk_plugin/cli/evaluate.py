@@ -10,6 +10,8 @@ from topk_plugin.cli.common import (
     add_data_argument,
     add_device_argument,
     add_metric_arguments,
+    add_rejection_argument,
+    chosen_judge,
     chosen_metrics,
     nonempty_path,
     open_checkpoint,
@@ -22,6 +24,7 @@ HELP = "measure the generator of a checkpoint"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser)
+    add_rejection_argument(parser)
     add_data_argument(parser)
     add_device_argument(parser)
     add_metric_arguments(parser, default=["fid", "kid", "is", "prdc"])
@@ -59,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
             "of -ref; give the file of the training images too, by --train_data PATH"
         )
     sampler = session.sampler(use_ema=not options.raw)
+    judge = chosen_judge(options, session)
     reference = session.split(options.ref_dataset)
     same_images = session.has_the_checkpoints_images()
     if not same_images and options.data_dir is None and options.train_data is None:
@@ -78,7 +82,9 @@ def run(options: argparse.Namespace) -> int:
     )
     say(describe_extractor(evaluator.describe()))
     weights = None if options.raw else checkpoint.trainer["generator_ema"]
-    values = evaluate_generator(sampler, session.config, evaluator, count, session.device)
+    values, kept = evaluate_generator(
+        sampler, session.config, evaluator, count, session.device, judge=judge
+    )
     result = {
         "checkpoint": checkpoint.path.name,
         "step": checkpoint.step,
@@ -88,6 +94,8 @@ def run(options: argparse.Namespace) -> int:
         "metrics": values,
         "measured_with": evaluator.describe(count),
     }
+    if kept is not None:
+        result["rejection"] = {"kept_share": kept}
     print(json.dumps(result, indent=2))
     if options.ckpt_dir.is_dir():
         place = checkpoint.path.parent

@@ -6,6 +6,8 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.cli.common import (
     add_checkpoint_arguments,
     add_device_argument,
+    add_rejection_argument,
+    chosen_judge,
     nonempty_path,
     open_checkpoint,
     positive,
@@ -18,6 +20,7 @@ HELP = "draw images from the generator of a checkpoint"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser)
+    add_rejection_argument(parser)
     parser.add_argument(
         "-save",
         "--save_dir",
@@ -44,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from topk_plugin.engine.latents import LatentSource
+    from topk_plugin.engine.rejection import Rejection
     from topk_plugin.engine.sample_grid import generate, save_grid, save_png
 
     suffix = options.save_dir.suffix.lower()
@@ -67,12 +71,14 @@ def run(options: argparse.Namespace) -> int:
     # as evenly as it goes over the classes, the images of a class together: a row of a grid each
     turns = sorted(i % len(wanted) for i in range(options.num_images))
     labels = torch.tensor([wanted[turn] for turn in turns], device=device)
-    images = generate(
-        session.sampler(use_ema=not options.raw),
-        source.latents(len(labels)),
-        labels,
-        batch_size=config.OPTIMIZATION.batch_size,
-    )
+    sampler, judge = session.sampler(use_ema=not options.raw), chosen_judge(options, session)
+    if judge is None:
+        latents = source.latents(len(labels))
+        images = generate(sampler, latents, labels, batch_size=config.OPTIMIZATION.batch_size)
+    else:
+        rejection = Rejection(sampler, judge, source, seed=options.seed)
+        images = rejection.draw(labels)
+        say(f"{rejection.kept_share:.0%} of {rejection.drawn:,} images passed the second critic")
     if suffix == ".png":
         save_grid(options.save_dir, images, columns=turns.count(0))
     else:

@@ -14,7 +14,7 @@ from torch import nn
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write, sync_file
-from topk_plugin.engine.building import build_generator
+from topk_plugin.engine.building import build_critic, build_generator
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.content_digest import content_digest
 from topk_plugin.engine.divergence import NotFinite, describe_not_finite, not_finite
@@ -174,6 +174,22 @@ class Checkpoint:
                 f"has no images; give an earlier checkpoint ({PREVIOUS} or {BEST} beside it)"
             )
         return sampling_copy(generator)
+
+    def judge(self) -> nn.Module | None:
+        """The critic that samples are drawn with by rejection, on the CPU; None: there is none.
+
+        Raises:
+            UserError: the state is damaged.
+        """
+        state = self.trainer.get("judge")
+        if state is None:
+            return None
+        judge = build_critic(self.config)
+        try:
+            judge.load_state_dict(state)
+        except (RuntimeError, TypeError) as error:
+            raise UserError(_damaged(self.path)) from error
+        return judge.eval()
 
     def restore(self, trainer: Trainer) -> None:
         """Load the state into a trainer of the same networks.

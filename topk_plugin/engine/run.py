@@ -17,6 +17,7 @@ from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.divergence import NotFinite, describe_not_finite, not_finite
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.methods.topk import k_of, topk_of
+from topk_plugin.engine.rejection import Rejection
 from topk_plugin.engine.run_folder import RunFolder
 from topk_plugin.engine.sample_grid import class_grid, generate, save_grid
 from topk_plugin.engine.stopping import Interrupted, StopRequest, Stopwatch
@@ -213,13 +214,17 @@ class TrainingRun:
         sampler = self.trainer.sampler()
         batch_size = self.config.OPTIMIZATION.batch_size
         values: dict[str, float] = {}
+        kept = None
         # Nothing is noted down yet, so that a run stopped in here is evaluated at this step again.
         try:
             with self._stop.interruptible():
                 images = generate(sampler, *self._grid, batch_size=batch_size)
                 if self.evaluator is not None:
                     count, device = self.options.num_samples, self.trainer.device
-                    values = evaluate_generator(sampler, self.config, self.evaluator, count, device)
+                    values, kept = evaluate_generator(
+                        *(sampler, self.config, self.evaluator, count, device),
+                        judge=self.trainer.judge(),
+                    )
         except NotFinite:
             self._note_divergence("the generator's images are not finite")
             return
@@ -232,6 +237,8 @@ class TrainingRun:
         self.progress.evaluated_step = step
         if self.evaluator is not None:
             self._log.scalars(step, {f"metric/{name}": value for name, value in values.items()})
+            if kept is not None:
+                self._log.scalars(step, {"rejection/kept_share": kept})
             text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             tqdm.write(f"step {step:,}: {text}", file=sys.stderr)
             entry: dict[str, float] = {"step": step} | values
@@ -335,6 +342,7 @@ class TrainingRun:
             "top_k": top_k,
             "data": self._data,
             "training_seconds": round(self.progress.seconds, 1),
+            "samples_by_rejection": self.trainer.judge() is not None,
             "command": self.options.command,
         }
 
@@ -345,13 +353,24 @@ def evaluate_generator(
     evaluator: Evaluator,
     num_samples: int,
     device: torch.device,
-) -> dict[str, float]:
+    *,
+    judge: torch.nn.Module | None = None,
+) -> tuple[dict[str, float], float | None]:
     """Metric values of ``num_samples`` images, from the same latents and labels every time.
+
+    Args:
+        judge: a critic to draw the images with by rejection; its latents are then further ones.
+
+    Returns:
+        The values, and the share of images that the judge kept.
 
     Raises:
         NotFinite: the generator has diverged.
     """
     source = LatentSource(config, seed=EVALUATION_SEED, device=device)
     latents, labels = source.latents(num_samples), source.labels(num_samples)
-    images = generate(sampler, latents, labels, batch_size=config.OPTIMIZATION.batch_size)
-    return evaluator.evaluate(images)
+    if judge is None:
+        images = generate(sampler, latents, labels, batch_size=config.OPTIMIZATION.batch_size)
+        return evaluator.evaluate(images), None
+    rejection = Rejection(sampler, judge, source, seed=EVALUATION_SEED)
+    return evaluator.evaluate(rejection.draw(labels)), rejection.kept_share

@@ -141,6 +141,16 @@ class Session:
         assert self.checkpoint is not None, "a sampler is a checkpoint's"
         return self.checkpoint.sampler(use_ema=use_ema).to(self.device)
 
+    def judge(self) -> nn.Module | None:
+        """The critic that the checkpoint's samples are drawn with by rejection, if any.
+
+        Raises:
+            UserError: its state is damaged.
+        """
+        assert self.checkpoint is not None, "a judge is a checkpoint's"
+        judge = self.checkpoint.judge()
+        return None if judge is None else judge.to(self.device)
+
     def evaluator(
         self,
         metrics: Sequence[str],

@@ -95,6 +95,9 @@ class Trainer:
             critic_input=critic_input,
             head=head_of(config),
             images=images,
+            stream=self.stream,
+            critic_optimizer=self.d_optimizer,
+            new_critic=self._new_critic,
             device=device,
             random=self.augmentation,
             seed=seed,
@@ -128,12 +131,24 @@ class Trainer:
             learning_rate=optimization.g_lr,
             weight_decay=optimization.g_weight_decay,
         )
-        self.d_optimizer = build_optimizer(
-            self._critic_parameters,
+        self.d_optimizer = self._critics_optimizer(self._critic_parameters)
+
+    def _critics_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        optimization = self.config.OPTIMIZATION
+        return build_optimizer(
+            parameters,
             optimization,
             learning_rate=optimization.d_lr,
             weight_decay=optimization.d_weight_decay,
         )
+
+    def _new_critic(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """One more critic of the config, and its optimiser, for a method."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self._seed)
+            critic = build_critic(self.config)
+        critic = critic.to(self.device).to(memory_format=torch.channels_last)
+        return critic, self._critics_optimizer([p for p in critic.parameters() if p.requires_grad])
 
     def _build_data(self, images: ImageSet) -> None:
         optimization = self.config.OPTIMIZATION
@@ -289,6 +304,11 @@ class Trainer:
         averages = (term.averaged_generator() for term in self._terms)
         return next((average for average in averages if average is not None), None)
 
+    def judge(self) -> nn.Module | None:
+        """The critic that a method draws samples with by rejection; None: no method does."""
+        judges = (term.judge() for term in self._terms)
+        return next((judge for judge in judges if judge is not None), None)
+
     def scalars(self) -> dict[str, Tensor]:
         """Names and 0-d tensors that the methods have for the log."""
         return {name: value for term in self._terms for name, value in term.scalars().items()}
@@ -297,7 +317,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors and plain data."""
-        average = self.averaged_generator()
+        average, judge = self.averaged_generator(), self.judge()
         states = {name: term.state_dict() for name, term in self.terms.items()}
         return {
             "step": self.step_count,
@@ -305,6 +325,7 @@ class Trainer:
             "generator": self.generator.state_dict(),
             "generator_ema": None if average is None else average.state_dict(),
             "discriminator": self.critic.state_dict(),
+            "judge": None if judge is None else judge.state_dict(),
             "g_optimizer": self.g_optimizer.state_dict(),
             "d_optimizer": self.d_optimizer.state_dict(),
             "stream": self.stream.state_dict(),
@@ -337,6 +358,9 @@ class Trainer:
         for name, term in self.terms.items():
             if name in state["methods"]:
                 term.load_state_dict(state["methods"][name], self.device)
+        judge = self.judge()
+        if judge is not None:
+            judge.load_state_dict(state["judge"])
         progress = {"steps": state["generator_updates"], "epochs": self.stream.epoch}
         self.progress.load_state_dict(progress)
         self.exact = True

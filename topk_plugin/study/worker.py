@@ -171,8 +171,9 @@ def _at_the_end(spec: RunSpec, trainer: Trainer, train: ImageSet) -> dict[str, A
         device=trainer.device,
         seed=0,
     )
-    values = evaluate_generator(
-        trainer.sampler(), trainer.config, evaluator, spec.samples, trainer.device
+    values, _ = evaluate_generator(
+        *(trainer.sampler(), trainer.config, evaluator, spec.samples, trainer.device),
+        judge=trainer.judge(),
     )
     return {
         "at_the_end": {f"final_{name}": value for name, value in values.items()},
@@ -193,9 +194,9 @@ def _train_in_studiogan(
         seconds = round(before + time.perf_counter() - started, 1)
         write_json(sittings, {"seconds": seconds})
     finite = not not_finite(trainer.state_dict())
-    values = {}
+    values: dict[str, float] = {}
     if finite:  # what has diverged is not measured
-        values = evaluate_generator(
+        values, _ = evaluate_generator(
             trainer.sampler(), trainer.config, measures, spec.samples, trainer.device
         )
     return {

@@ -207,3 +207,25 @@ def test_the_order_of_an_epoch_can_be_chosen_and_goes_by_the_epochs_own_numbers(
     assert sum(label >= 10 for label in sampled) > 0.6 * len(sampled)  # 0.74 are expected
     plain, shuffled = stream(), stream(order=lambda generator, count: None)
     assert same(plain.next_step(), shuffled.next_step())
+
+
+def test_an_order_can_be_asked_for_anew_in_the_middle_of_an_epoch() -> None:
+    chosen = [torch.arange(20)]
+    data = stream(20, 3, 2, order=lambda generator, count: chosen[0])
+    assert labels_of(data.next_step()) == [0, 1, 2, 3, 4, 5]
+    chosen[0] = torch.arange(20).flip(0)
+    data.reorder()
+    assert labels_of(data.next_step()) == [13, 12, 11, 10, 9, 8]
+    resumed = stream(20, 3, 2, order=lambda generator, count: chosen[0])
+    resumed.load_state_dict(data.state_dict())
+    assert labels_of(resumed.next_step()) == labels_of(data.next_step())
+
+
+def test_a_stream_beside_has_an_order_of_its_own() -> None:
+    data = stream(20, 3, 2, order=lambda generator, count: torch.zeros(count, dtype=torch.int64))
+    other = data.beside(5)
+    seen = labels_of([batch for _ in range(6) for batch in other.next_step()])
+    assert len(set(seen)) == 18
+    assert labels_of(data.next_step()) == [0] * 6
+    assert len(data.beside(5, images=numbered(2)).next_step()[0].labels) == 2
+    data.release()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from topk_plugin.base.errors import UserError
-from topk_plugin.engine.data.feeds import make_feed
+from topk_plugin.engine.data.feeds import Feed, ResidentFeed, make_feed
 from topk_plugin.engine.data.images import ImageSet
 
 _STATE_VERSION = 1
@@ -53,6 +53,7 @@ class BatchStream:
         device: where the batches shall be.
         order: from an epoch's own random generator and the number of images to the order of that
             epoch, indices of images of that number; None, or where it returns None: a shuffle.
+        feed: brings the images; None: one is made.
 
     Raises:
         ValueError: ``batch_size`` or ``batches_per_step`` is below 1.
@@ -69,6 +70,7 @@ class BatchStream:
         flip: bool,
         device: torch.device,
         order: Order | None = None,
+        feed: Feed | None = None,
     ) -> None:
         if batch_size < 1 or batches_per_step < 1:
             raise ValueError(
@@ -87,7 +89,9 @@ class BatchStream:
         self._flip = flip
         self._shuffle = _Shuffle(seed, len(images), order)
         self._device = device
-        self._feed = make_feed(images.images, device, batch_size=batch_size)
+        self._images = images
+        self._feed = feed or make_feed(images.images, device, batch_size=batch_size)
+        self._others: list[BatchStream] = []
         self._labels = images.labels.to(device)
         self._epoch = 0
         self._basket = 0
@@ -153,11 +157,41 @@ class BatchStream:
         self._epoch = epoch
         self._basket = images // self._basket_size
         self._end_epoch_if_over()
+        self.reorder()
+
+    def reorder(self) -> None:
+        """Ask for the order anew: what is left of this epoch is taken from the order of now."""
+        self._drawn_epoch = -1
         self._feed.restart(self._coming())
+
+    def beside(self, seed: int, images: ImageSet | None = None) -> "BatchStream":
+        """Another stream of single batches, shuffled by a seed of its own, that ends with this one.
+
+        Args:
+            seed: the other order's seed.
+            images: another set; None: the same images, which are not put on the device again.
+
+        Raises:
+            UserError: the set holds less than one batch.
+        """
+        chosen = self._images if images is None else images
+        stream = BatchStream(
+            chosen,
+            batch_size=min(self._batch_size, len(chosen)),
+            batches_per_step=1,
+            seed=seed,
+            flip=self._flip,
+            device=self._device,
+            feed=self._feed if images is None and isinstance(self._feed, ResidentFeed) else None,
+        )
+        self._others.append(stream)
+        return stream
 
     def release(self) -> None:
         """End the workers that read streamed images; the next step would start new ones."""
         self._feed.restart(self._coming())
+        for stream in self._others:
+            stream.release()
 
     def _end_epoch_if_over(self) -> None:
         if self._basket >= self.steps_per_epoch:
@@ -180,8 +214,12 @@ class BatchStream:
         if self._flip:
             flips = self._flips[positions, None, None, None]
             images = torch.where(flips, images.flip(3), images)
-        normalised = images.to(torch.float32).div_(127.5).sub_(1)
-        return Batch(normalised, self._labels.index_select(0, chosen), chosen)
+        return Batch(normalised(images), self._labels.index_select(0, chosen), chosen)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [-1, 1]."""
+    return images.to(torch.float32).div_(127.5).sub_(1)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from topk_plugin.engine.data.images import ImageSet
-from topk_plugin.engine.data.stream import Batch
+from topk_plugin.engine.data.stream import Batch, BatchStream
 from topk_plugin.engine.keys.key import Key
 from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.networks.scoring import Head, Outputs
@@ -68,6 +68,10 @@ class Gan:
             the :meth:`Term.view` of images. The place to put hooks that act in front of all views.
         head: the critic's last layers.
         images: the training images.
+        stream: gives batches of them, in the order that methods ask for.
+        critic_optimizer: the critic's.
+        new_critic: makes another critic of that kind, on the device, and an optimiser like the
+            critic's for it.
         device: where the training is.
         random: a random stream for augmentations and the like.
         seed: of the run, for streams of a method's own.
@@ -81,6 +85,9 @@ class Gan:
     critic_input: nn.Module
     head: Head
     images: ImageSet
+    stream: BatchStream
+    critic_optimizer: torch.optim.Optimizer
+    new_critic: Callable[[], tuple[nn.Module, torch.optim.Optimizer]]
     device: torch.device
     random: torch.Generator
     seed: int
@@ -157,6 +164,9 @@ class Term:
     def order(self, generator: torch.Generator, count: int) -> Tensor | None:
         """The order of an epoch: indices of images [count], or None for a uniform shuffle.
 
+        A method that changes its mind calls :meth:`BatchStream.reorder` of the training's stream,
+        for orders are asked for ahead of time.
+
         Args:
             generator: the epoch's own source of random numbers, on the CPU.
             count: training images.
@@ -198,6 +208,10 @@ class Term:
 
     def averaged_generator(self) -> nn.Module | None:
         """A generator to draw samples from in place of the trained one."""
+        return None
+
+    def judge(self) -> nn.Module | None:
+        """A critic to draw samples with by rejection; None: they are taken as they come."""
         return None
 
     def scalars(self) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ class Noise(nn.Module):
         beta: standard deviation of the noise, 0-d, fp32.
         confidence: e, 0-d, float64.
         twice: run the noised blocks on two draws.
-        random: source of the noise; None: torch's own.
+        random: source of the noise; None: there is none.
     """
 
     beta: Tensor
@@ -62,7 +62,7 @@ class Noise(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [N, C, H, W] times noise of mean 1; as they are outside of training mode."""
-        if not self.training:
+        if not self.training or self.random is None:
             return features
         shape = (*features.shape[:2], 1, 1)
         noise = torch.randn(

@@ -36,6 +36,7 @@ from topk_plugin.engine.methods.projection import PROJECTION, UNCONDITIONAL
 from topk_plugin.engine.methods.relativistic import RELATIVISTIC_LOSSES
 from topk_plugin.engine.methods.san import SAN
 from topk_plugin.engine.methods.selective_matching import SELECTIVE_MATCHING
+from topk_plugin.engine.methods.self_diagnosing import SELF_DIAGNOSING
 from topk_plugin.engine.methods.topk import TOP_K
 
 ENTRY_POINTS: Final = "topk_plugin.methods"
@@ -66,6 +67,7 @@ BUILT_IN: Final[tuple[Method, ...]] = (
     MINIBATCH_DISCRIMINATION,
     NICE,
     INSTANCE_SELECTION,
+    SELF_DIAGNOSING,
     MOVING_AVERAGE,
 )
 

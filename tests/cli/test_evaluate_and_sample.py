@@ -13,6 +13,8 @@ from tests.cli.helpers import Program
 from tests.engine.tiny import tiny_images
 from topk_plugin.cli.main import main
 from topk_plugin.engine import rejection
+from topk_plugin.engine.checkpoint import load_checkpoint
+from topk_plugin.engine.export.card import model_card
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +195,16 @@ def test_a_second_critic_draws_the_samples(
     assert "images passed the second critic" in drawn.err
     names = sorted(f.name[-10:-4] for f in (tmp_path / "images").iterdir())
     assert names == ["class1"] * 3 + ["class3"] * 3
+
+    # an export holds the generator alone, and its card quotes the numbers of rejection
+    facts = {
+        "generator": {"img_size": 32, "num_classes": 4, "z_dim": 8, "z_prior": "gaussian"},
+        "weights": "moving average",
+        "metrics": result["metrics"],
+        "versions": {"torch": "2"},
+    }
+    card = model_card(load_checkpoint(run / "checkpoints" / "last.pt"), facts)
+    assert "images that a second critic let pass" in card
 
 
 def test_rejection_can_only_be_left_out_where_there_is_some(program: Program, run: Path) -> None:

@@ -59,6 +59,11 @@ def _metrics(checkpoint: Checkpoint, facts: dict[str, Any]) -> list[str]:
     )
     if measured.get("extractor") != "inception":
         note += " Not comparable with FID from Inception's features."
+    if checkpoint.judge() is not None:
+        note += (
+            " They are of images that a second critic let pass (Self-Diagnosing GAN), which is not "
+            "in this folder: images drawn here are not held to its judgement."
+        )
     return ["| metric | value |", "|---|---|", *rows, "", note]
 
 

@@ -87,8 +87,8 @@ class Objectives:
             fakes,
             real_out,
             fake_out,
-            real_logits=self._critic_logits(real_out),
-            fake_logits=self._critic_logits(fake_out),
+            real_logits=self._real_logits(real_out, real),
+            fake_logits=self._fake_logits(fake_out),
             steps=steps,
             criticise=self.criticise,
         )
@@ -118,7 +118,13 @@ class Objectives:
         outputs: Outputs = self._critic_input(images, labels, viewed=True)
         return outputs
 
-    def _critic_logits(self, out: Outputs) -> Any:
+    def _real_logits(self, out: Outputs, real: Batch) -> Any:
+        logits = out["adv_output"]
+        for term in self._terms:
+            logits = term.real_logits(logits, out, real)
+        return logits
+
+    def _fake_logits(self, out: Outputs) -> Any:
         logits = out["adv_output"]
         for term in self._terms:
             logits = term.critic_logits(logits, out)

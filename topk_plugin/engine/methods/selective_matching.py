@@ -10,34 +10,64 @@ generated images are chosen apart. The chosen share of the batch grows with the 
 where e is the number of generator updates over the images' number of batches. The authors' scripts
 have ``most`` 0.5. Nothing is permuted: the logits of the chosen rows are replaced in place. Top-k
 training ranks by the critic's own output, u + c, before the replacement.
+
+SFL+ (``sfl_reals: density``) chooses real images once for all, by how dense their class is at them:
+a batch's images of lowest rank within their class, by the density of instance selection (Gaussian,
+EfficientNet-Lite0's features where the authors take Inception's). Generated images are chosen by c
+as before. Ranks are counted in shares of a class here, so that classes of different size compare,
+and go by the image's place in the set (the authors' code is right for class-sorted sets only).
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.engine.data.stream import Batch
 from topk_plugin.engine.keys.key import Key, When, switch
-from topk_plugin.engine.keys.rules import Number
+from topk_plugin.engine.keys.rules import Number, OneOf
 from topk_plugin.engine.keys.settings import Settings
+from topk_plugin.engine.methods.instance_selection import image_densities
 from topk_plugin.engine.methods.method import Gan, Method, Term
 from topk_plugin.engine.methods.projection import CLASS_LOGIT
 from topk_plugin.engine.networks.scoring import Outputs
 from topk_plugin.gate.policies import keep_mask
 
 
-def focused(logits: Tensor, class_logits: Tensor, count: int) -> Tensor:
-    """``logits`` with the ``count`` rows of the highest class logits replaced by those.
+def focused(logits: Tensor, class_logits: Tensor, count: int, best: Tensor | None = None) -> Tensor:
+    """``logits`` with the class logits alone in the ``count`` rows where those are highest.
 
     Args:
         logits: u + c, [N].
         class_logits: c, [N].
         count: 0 to N. Which rows they are carries no gradient.
+        best: what is highest in those rows instead, [N].
     """
     if count == 0:
         return logits
-    return torch.where(keep_mask(class_logits.detach(), count), class_logits, logits)
+    chosen_by = class_logits.detach() if best is None else best
+    return torch.where(keep_mask(chosen_by, count), class_logits, logits)
+
+
+def ranks_in_class(scores: Tensor, labels: Tensor) -> Tensor:
+    """The share of an image's class that is denser than it; 0 for the densest.
+
+    Args:
+        scores: density of each image, [N]; of equal ones the earlier counts as denser.
+        labels: int64 [N].
+
+    Returns:
+        float64 [N] in [0, 1).
+    """
+    by_score = scores.sort(descending=True, stable=True).indices
+    order = by_score[labels[by_score].sort(stable=True).indices]  # class by class, densest first
+    counts = torch.bincount(labels)
+    begins = counts.cumsum(0) - counts
+    ranks = torch.empty(len(scores), dtype=torch.float64)
+    ranks[order] = (torch.arange(len(scores)) - begins[labels[order]]).double()
+    return ranks / counts[labels]
 
 
 class SelectiveMatching(Term):
@@ -46,6 +76,7 @@ class SelectiveMatching(Term):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._most: float = settings.LOSS.sfl_share
+        self._ranks: Tensor | None = None
 
     def setup(self, gan: Gan) -> None:
         self._progress = gan.progress
@@ -56,6 +87,12 @@ class SelectiveMatching(Term):
             -updates // self._updates_per_e
         )
 
+        if self._settings.LOSS.sfl_reals == "density":
+            scores, _ = image_densities(
+                gan.images, "gaussian", wanted_by="LOSS.sfl_reals 'density' (SFL+)"
+            )
+            self._ranks = ranks_in_class(scores, gan.images.labels).float().to(gan.device)
+
     @property
     def share(self) -> float:
         """The share of a batch that is chosen now."""
@@ -65,11 +102,31 @@ class SelectiveMatching(Term):
     def critic_logits(self, logits: Any, out: Outputs) -> Tensor:
         return focused(logits, out[CLASS_LOGIT], int(len(logits) * self.share))
 
+    def real_logits(self, logits: Any, out: Outputs, real: Batch) -> Tensor:
+        if self._ranks is None:
+            return self.critic_logits(logits, out)
+        count = int(len(logits) * self.share)
+        return focused(logits, out[CLASS_LOGIT], count, best=-self._ranks[real.indices])
+
     def generator_logits(self, logits: Any, out: Outputs) -> Tensor:
         return focused(logits, out[CLASS_LOGIT], int(len(logits) * self.share))
 
     def scalars(self) -> dict[str, Tensor]:
         return {"sfl/share": torch.tensor(self.share)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._ranks is None else {"ranks": self._ranks}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """The ranks are taken over: features made anew elsewhere may give slightly others."""
+        if self._ranks is None or "ranks" not in state:
+            return
+        if state["ranks"].shape != self._ranks.shape:
+            raise UserError(
+                f"SFL+ has ranks of {len(state['ranks']):,} training images and there are "
+                f"{len(self._ranks):,} now; resume with the images that the run was started with"
+            )
+        self._ranks.copy_(state["ranks"])
 
 
 def _check(settings: Settings) -> None:
@@ -105,6 +162,14 @@ SELECTIVE_MATCHING: Final = Method(
             Number(above=0.0, below=1.0),
             ours=True,
             about="of a batch, at the end of the training",
+        ),
+        Key(
+            "LOSS",
+            "sfl_reals",
+            "score",
+            OneOf(("score", "density")),
+            ours=True,
+            about="real images are chosen by the class's part of the score, or by density (SFL+)",
         ),
     ),
     check=_check,

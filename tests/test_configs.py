@@ -125,6 +125,11 @@ def test_a_methods_config_differs_from_its_base_in_the_method_only(path):
         "NICE": {"LOSS.apply_nice"},
         "Masking": {"AUG.apply_masking"},
         "SFL": {"LOSS.apply_sfl"},
+        "SemiSupervised": {
+            *("DATA.labels_per_class", "MODEL.d_cond_mtd", "MODEL.g_cond_mtd"),
+            *("LOSS.adv_loss", "LOSS.cond_lambda"),
+            *("LOSS.apply_fm", "LOSS.fm_lambda"),
+        },
         "SFLPlus": {"LOSS.apply_sfl", "LOSS.sfl_reals"},
         "Minibatch": {"LOSS.apply_minibatch", "LOSS.minibatch_kernels"},
         "Historical": {"LOSS.apply_historical", "LOSS.historical_lambda"},

@@ -68,6 +68,11 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "DATA": {"apply_diagan": True, "diagan_from": 0.1, "diagan_window": 0.067},
         "OPTIMIZATION": {"total_steps": 30},
     },
+    "K+1": {
+        "DATA": {"labels_per_class": 10},
+        "MODEL": {"d_cond_mtd": "K+1"},
+        "LOSS": {"adv_loss": "vanilla", "cond_lambda": 2.0},
+    },
     "moving average": EMA,
 }
 WARM_UP = 3  # behind which self-diagnosing is in its second phase

@@ -211,3 +211,24 @@ def test_rejection_can_only_be_left_out_where_there_is_some(program: Program, ru
     done = program("sample", "-ckpt", run, "-save", "x.png", "--no_rejection", "--device", "cpu")
     assert done.status == 2
     assert "no second critic to reject with" in done.err
+
+
+def test_a_critic_that_classifies_has_an_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOPK_PLUGIN_CACHE", str(tmp_path / "cache"))
+    changes = {
+        "DATA": {"labels_per_class": 2},
+        "MODEL": {"d_cond_mtd": "K+1"},
+        "LOSS": {"adv_loss": "vanilla", "cond_lambda": 2.0},
+        "OPTIMIZATION": {"total_steps": 2},
+    }
+    program = Program(tmp_path, capsys, changes)
+    assert program.train(tmp_path / "run", "-metrics", "none").status == 0
+    done = program(
+        *("evaluate", "-ckpt", tmp_path / "run", "-data", program.data, "-metrics", "fid"),
+        *("--extractor", "builtin", "--device", "cpu"),
+    )
+    assert done.status == 0, done.err
+    accuracy = json.loads(done.out)["critic_accuracy"]
+    assert accuracy * 40 == pytest.approx(round(accuracy * 40))

@@ -40,6 +40,14 @@ CONDITIONINGS: dict[str, dict] = {
 }
 
 
+# its score is a logit of the vanilla loss alone, so it does not go with every regulariser
+SEMI_SUPERVISED: dict = {
+    "DATA": {"labels_per_class": 3},
+    "MODEL": {"d_cond_mtd": "K+1"},
+    "LOSS": {"adv_loss": "vanilla", "cond_lambda": 2.0},
+}
+
+
 @pytest.mark.parametrize(
     ("backbone", "conditioning", "regularizer"),
     [
@@ -47,6 +55,9 @@ CONDITIONINGS: dict[str, dict] = {
         *product(["big_resnet"], ["W/O", "PD", "2C"], [*COMPANIONS][:-1]),
         ("big_resnet", "PD", "selective matching"),
         *product(["deep_conv", "resnet"], ["PD"], COMPANIONS),
+        *product(["big_resnet"], ["K+1"], ["none", "ICR", "R1", "DiffAugment", "feature matching"]),
+        *product(["big_resnet"], ["K+1"], ["NICE", "minibatch discrimination"]),
+        *product(["deep_conv", "resnet"], ["K+1"], ["none"]),
     ],
 )
 def test_dropped_fakes_get_no_gradient_from_the_critic(
@@ -57,7 +68,7 @@ def test_dropped_fakes_get_no_gradient_from_the_critic(
     monkeypatch.setattr(deep_conv, "CRITIC_CHANNELS", (3, 8, 8, 8, 16))
     trainer = tiny_trainer(
         {"MODEL": {"backbone": backbone, **BACKBONES[backbone]}},
-        CONDITIONINGS[conditioning],
+        {**CONDITIONINGS, "K+1": SEMI_SUPERVISED}[conditioning],
         {"none": {}, "ICR": ICR, **REGULARIZERS, **COMPANIONS}[regularizer],
         {"OPTIMIZATION": {"d_updates_per_step": 1}, "LOSS": {"topk_every": 1}},
     )

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation import features as features_module
@@ -443,3 +444,14 @@ def test_wrong_arguments_are_refused(builtin, stripes):
         evaluator.evaluate(stripes().images.float())
     with pytest.raises(ValueError, match=r"\[3, 16, 16\].*\[3, 8, 8\]"):
         evaluator.evaluate(stripes().images[:, :, :8, :8])
+
+
+def test_the_score_of_four_images_by_hand() -> None:
+    """In one part; and in ten parts of one image each, whose mean is the image itself."""
+    rows = [(0.7, 0.2, 0.1), (0.1, 0.8, 0.1), (0.2, 0.2, 0.6), (0.3, 0.3, 0.4)]
+    logits = torch.tensor(rows).log()
+    found = isc_features_to_metric(logits, splits=1, rng_seed=0)
+    assert found["inception_score_mean"] == pytest.approx(1.251415, abs=1e-6)
+    generated = Generated(torch.empty(0), logits.repeat(3, 1)[:10])
+    (ten,) = METRICS["is"].values(generated, Reference(torch.empty(0)), 0)
+    assert ten == pytest.approx(1.0)

@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if not metrics:
         raise UserError("evaluate with -metrics none measures nothing; name at least one metric")
     from topk_plugin.base.files import write_json
+    from topk_plugin.engine.accuracy import critic_accuracy
     from topk_plugin.engine.checkpoint import FOLDER
     from topk_plugin.engine.data.open import holds_one_split
     from topk_plugin.engine.run import evaluate_generator
@@ -96,6 +97,16 @@ def run(options: argparse.Namespace) -> int:
     }
     if kept is not None:
         result["rejection"] = {"kept_share": kept}
+    critic = checkpoint.critic()
+    if critic is not None:
+        accuracy = critic_accuracy(
+            critic.to(session.device),
+            reference,
+            batch_size=session.config.OPTIMIZATION.batch_size,
+            device=session.device,
+        )
+        if accuracy is not None:  # the critic classifies
+            result["critic_accuracy"] = accuracy
     print(json.dumps(result, indent=2))
     if options.ckpt_dir.is_dir():
         place = checkpoint.path.parent

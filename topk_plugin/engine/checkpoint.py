@@ -181,15 +181,26 @@ class Checkpoint:
         Raises:
             UserError: the state is damaged.
         """
-        state = self.trainer.get("judge")
+        return self._critic("judge")
+
+    def critic(self) -> nn.Module | None:
+        """The critic in evaluation mode on the CPU; None where only a generator is there.
+
+        Raises:
+            UserError: the state is damaged.
+        """
+        return self._critic("discriminator")
+
+    def _critic(self, name: str) -> nn.Module | None:
+        state = self.trainer.get(name)
         if state is None:
             return None
-        judge = build_critic(self.config)
+        critic = build_critic(self.config)
         try:
-            judge.load_state_dict(state)
+            critic.load_state_dict(state)
         except (RuntimeError, TypeError) as error:
             raise UserError(_damaged(self.path)) from error
-        return judge.eval()
+        return critic.eval()
 
     def restore(self, trainer: Trainer) -> None:
         """Load the state into a trainer of the same networks.

@@ -37,6 +37,7 @@ from topk_plugin.engine.methods.relativistic import RELATIVISTIC_LOSSES
 from topk_plugin.engine.methods.san import SAN
 from topk_plugin.engine.methods.selective_matching import SELECTIVE_MATCHING
 from topk_plugin.engine.methods.self_diagnosing import SELF_DIAGNOSING
+from topk_plugin.engine.methods.semi_supervised import SEMI_SUPERVISED
 from topk_plugin.engine.methods.topk import TOP_K
 
 ENTRY_POINTS: Final = "topk_plugin.methods"
@@ -55,6 +56,7 @@ BUILT_IN: Final[tuple[Method, ...]] = (
     AUXILIARY_CLASSIFIER,
     CONTRASTIVE,
     DATA_TO_DATA,
+    SEMI_SUPERVISED,
     CONSISTENCY,
     BALANCED_CONSISTENCY,
     FEATURE_MATCHING,

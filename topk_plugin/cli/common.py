@@ -1,6 +1,7 @@
 """Options and choices that several commands share."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,22 @@ USER_ERROR, DIVERGED, INTERRUPTED = 2, 3, 130
 
 
 def say(line: str) -> None:
-    """A line for people, on standard error, so that standard output stays data."""
-    print(line, file=sys.stderr, flush=True)
+    """A line for people, on standard error, so that standard output stays data.
+
+    Of several processes only the first one says it.
+    """
+    if is_first_process():
+        print(line, file=sys.stderr, flush=True)
+
+
+def several_processes() -> bool:
+    """Whether this is one of several processes that torchrun has started."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of the command, or the first that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def positive(text: str) -> int:
@@ -253,13 +268,14 @@ def open_checkpoint(options: argparse.Namespace) -> "tuple[Session, Checkpoint]"
     """What `add_checkpoint_arguments` and `add_device_argument` name, and -data where given.
 
     Raises:
-        UserError: there is no such checkpoint or device.
+        UserError: there is no such checkpoint or device, or the processes can't meet.
     """
     from topk_plugin.engine.checkpoint import BEST, LAST, checkpoint_file, load_checkpoint
     from topk_plugin.engine.export.weights import exported_weights, load_generator
+    from topk_plugin.engine.processes import join
     from topk_plugin.engine.session import Session
 
-    device = chosen_device(options.device)
+    device = join(chosen_device(options.device))
     exported = exported_weights(options.ckpt_dir)
     if exported is not None:
         if options.load_best:

@@ -24,13 +24,15 @@ from topk_plugin.cli import (
     study,
     train,
 )
-from topk_plugin.cli.common import INTERRUPTED, USER_ERROR
+from topk_plugin.cli.common import INTERRUPTED, USER_ERROR, is_first_process, several_processes
+from topk_plugin.cli.sentences import sentence_of
 from topk_plugin.version import __version__
 
 COMMANDS = (
     *(train, evaluate, sample, export, study, schedule, mixture, studiogan, data, configs, runs),
     doctor,
 )
+IN_SEVERAL_PROCESSES = ("train", "evaluate", "sample")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,37 +54,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     options = _parse(parser, sys.argv[1:] if arguments is None else arguments)
+    if several_processes() and options.command not in IN_SEVERAL_PROCESSES:
+        return _fail(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but of the commands only "
+            f"{', '.join(IN_SEVERAL_PROCESSES)} run in several processes; start "
+            f"{options.command} without torchrun"
+        )
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal can't show
     try:
         return int(options.run(options))
-    except UserError as error:
-        return _fail(str(error))
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
+        if is_first_process():
+            print("\ninterrupted", file=sys.stderr)
+        return _end(INTERRUPTED, told=True)
     except BrokenPipeError:
         # the reader of our output has gone; nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{place}{error.strerror or error}; check the path, its permissions and space")
-    except MemoryError:
-        return _fail(
-            "out of memory; lower OPTIMIZATION.batch_size or --num_samples, or leave the images "
-            "on the disk with --stream"
-        )
-    except RuntimeError as error:
-        # torch's CPU allocator has no exception of its own
-        if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
-            raise
-        return _fail(
-            "out of memory; lower OPTIMIZATION.batch_size (and raise acml_steps to keep the "
-            "effective batch), --num_samples, or the widths in section MODEL"
-        )
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        sentence = sentence_of(error)
+        if sentence is not None:
+            return _end(_fail(sentence), told=True)
+        if _lost_another_process(error):
+            return _end(USER_ERROR, told=False)
+        raise
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -101,6 +99,29 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpars
     return options
 
 
+def _end(status: int, *, told: bool) -> int:
+    """``status``; but of several processes, none returns."""
+    if "torch" in sys.modules:
+        from topk_plugin.engine import processes
+
+        processes.break_off(status, told=told)
+    return status
+
+
+def _lost_another_process(error: BaseException) -> bool:
+    """Whether that is the error; says so where the process that has gone did not."""
+    from topk_plugin.engine import processes
+
+    if not processes.lost_another(error):
+        return False
+    if is_first_process() and not processes.somebody_told():
+        _fail(
+            "another process of this training has gone (killed, perhaps for want of memory, or its "
+            "machine is not reached any more); go on from the last checkpoint with -ckpt auto"
+        )
+    return True
+
+
 def _fail(sentence: str) -> int:
     print(f"topk-plugin: error: {sentence}", file=sys.stderr)
     return USER_ERROR
@@ -115,4 +136,5 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """One line, without the place in the code, which a user of the command can't do much with."""
-    print(f"topk-plugin: {category.__name__}: {message}", file=sys.stderr)
+    if is_first_process():
+        print(f"topk-plugin: {category.__name__}: {message}", file=sys.stderr)

@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
+    from topk_plugin.engine import processes
     from topk_plugin.engine.latents import LatentSource
     from topk_plugin.engine.rejection import Rejection
     from topk_plugin.engine.sample_grid import generate, save_grid, save_png
@@ -79,10 +80,11 @@ def run(options: argparse.Namespace) -> int:
         rejection = Rejection(sampler, judge, source, seed=options.seed)
         images = rejection.draw(labels)
         say(f"{rejection.kept_share:.0%} of {rejection.drawn:,} images passed the second critic")
-    if suffix == ".png":
+    if suffix == ".png" and processes.is_first():
         save_grid(options.save_dir, images, columns=turns.count(0))
-    else:
+    elif processes.is_first():
         for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
             save_png(options.save_dir / f"{i:06d}_class{label}.png", image)
     say(f"{len(images)} images of step {checkpoint.step:,} in {options.save_dir}")
+    processes.part()
     return 0

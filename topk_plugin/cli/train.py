@@ -2,8 +2,8 @@
 
 import argparse
 import os
-import shlex
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,14 +24,18 @@ from topk_plugin.cli.common import (
     say,
     seed,
 )
+from topk_plugin.cli.launching import command_typed, describe_processes, launch
+from topk_plugin.cli.sentences import sentence_of
 
 if TYPE_CHECKING:
     import torch
 
     from topk_plugin.engine.checkpoint import Checkpoint
     from topk_plugin.engine.config.config import Config
+    from topk_plugin.engine.run_folder import RunFolder
     from topk_plugin.engine.session import Session
     from topk_plugin.engine.trainer import Trainer
+    from topk_plugin.evaluation.evaluator import Evaluator
 
 HELP = "train a GAN from a StudioGAN YAML file with the built-in trainer"
 
@@ -103,26 +107,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "neither saved nor measured",
     )
     parser.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="train in N processes on this machine, which share every batch; on several machines "
+        "start `torchrun ... -m topk_plugin train ...` instead",
+    )
+    parser.add_argument(
+        "-sync_bn",
+        "--synchronized_bn",
+        action="store_true",
+        help="with several processes: batch normalisation by the batches of all of them",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and every option, and stop"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
-        raise UserError(
-            "the built-in trainer runs in one process, but WORLD_SIZE is "
-            f"{os.environ['WORLD_SIZE']}; start it without torchrun, or train a StudioGAN "
-            "checkout with -DDP"
-        )
+    from topk_plugin.engine import processes
+
+    if options.processes is not None and options.processes > 1:
+        if processes.are_several():
+            raise UserError(
+                f"--processes {options.processes} starts processes, and this is one of "
+                f"{os.environ['WORLD_SIZE']} that torchrun has started; use one of the two"
+            )
+        return launch(options.processes, sys.argv[1:])
+    device = processes.join(chosen_device(options.device))
+    session, metrics = processes.all_or_none(lambda: _open(options, device), sentence_of)
+    status = _run(options, session, metrics)
+    processes.part()
+    return status
+
+
+def _open(options: argparse.Namespace, device: "torch.device") -> "tuple[Session, list[str]]":
+    """Config, metrics, checkpoint and images: what every process opens for itself."""
     from topk_plugin.engine.config.config import load_config
-    from topk_plugin.engine.data.stored import StoredImages
-    from topk_plugin.engine.plan import describe_plan, describe_trainer
+    from topk_plugin.engine.replicas import check_batch_size
     from topk_plugin.engine.session import Session
     from topk_plugin.engine.shipped_configs import config_file
+    from topk_plugin.gate import ranks
 
     config = load_config(config_file(options.cfg_file), options.set)
+    check_batch_size(config.OPTIMIZATION.batch_size)
     metrics = chosen_metrics(options.eval_metrics)
-    device = chosen_device(options.device)
     checkpoint = _find_checkpoint(options)
     if checkpoint is not None:
         _compare(options, config, checkpoint)
@@ -133,6 +162,25 @@ def run(options: argparse.Namespace) -> int:
         checkpoint=checkpoint,
         reading=chosen_reading(options, checkpoint),
     )
+    with ranks.first_before_others():  # it may download them
+        _ = session.images
+    return session, metrics
+
+
+def _run(options: argparse.Namespace, session: "Session", metrics: list[str]) -> int:
+    from topk_plugin.engine import processes
+    from topk_plugin.engine.data.stored import StoredImages
+    from topk_plugin.engine.plan import describe_plan, describe_trainer
+
+    config, checkpoint, device = session.config, session.checkpoint, session.device
+    start = "a new run" if checkpoint is None else f"{checkpoint.path}, step {checkpoint.step:,}"
+    processes.must_agree(
+        {
+            "configs": config.to_yaml(),
+            "starting points": start,
+            "images": session.images.fingerprint(),
+        }
+    )
     say(f"data: {session.images.name}, {session.images.source}")
     stored = session.images.images
     if isinstance(stored, StoredImages):
@@ -141,10 +189,15 @@ def run(options: argparse.Namespace) -> int:
         say(f"data: read anew in every epoch by {readers}")
     elif options.num_workers is not None:
         say("note: the images are held in memory, so --num_workers is not used (see --stream)")
+    for line in describe_processes(config, synchronized_bn=options.synchronized_bn):
+        say(line)
     seed = (options.seed or 0) if checkpoint is None else checkpoint.seed
     compiled = options.compile and not options.dry_run and _can_compile(device)
     trainer = session.trainer(
-        seed=seed, precision=_precision(options, session, seed), compiled=compiled
+        seed=seed,
+        precision=_precision(options, session, seed),
+        compiled=compiled,
+        synchronized_bn=options.synchronized_bn,
     )
     for line in describe_trainer(trainer, seed=seed, compiled=compiled):
         say(line)
@@ -154,7 +207,8 @@ def run(options: argparse.Namespace) -> int:
         say(line)
     _describe_checkpoint(session, trainer)
     if options.dry_run:
-        print(config.to_yaml(), end="")
+        if processes.is_first():
+            print(config.to_yaml(), end="")
         return 0
     return _train(options, session, trainer, metrics, seed)
 
@@ -166,14 +220,16 @@ def _train(
     metrics: list[str],
     run_seed: int,
 ) -> int:
+    from topk_plugin.engine import processes
     from topk_plugin.engine.run import RunOptions, TrainingRun
     from topk_plugin.engine.run_folder import RunFolder
     from topk_plugin.engine.stopping import Interrupted
     from topk_plugin.evaluation.metrics import check_count
+    from topk_plugin.gate import ranks
 
     num_samples = options.num_samples or min(len(session.images), 50_000)
     check_count(metrics, num_samples, "the generated set")
-    command = shlex.join(["topk-plugin", *sys.argv[1:]])
+    command = command_typed(sys.argv[1:])
     total = session.config.OPTIMIZATION.total_steps
     run_options = RunOptions(
         seed=run_seed,
@@ -183,15 +239,32 @@ def _train(
         command=command,
         on_divergence=options.on_divergence,
     )
-    with RunFolder(options.save_dir) as folder:
-        evaluator = None
-        if metrics:
-            evaluator = session.evaluator(
-                metrics, extractor=options.extractor, inception_weights=options.inception_weights
-            )
+    with ExitStack() as open_things:
+
+        def prepare() -> "tuple[RunFolder | None, Evaluator | None]":
+            """The first process writes; what it computes for the metrics, the others find."""
+            folder = evaluator = None
+            with ranks.first_before_others():
+                if processes.is_first():
+                    folder = open_things.enter_context(RunFolder(options.save_dir))
+                if metrics:
+                    evaluator = session.evaluator(
+                        metrics,
+                        extractor=options.extractor,
+                        inception_weights=options.inception_weights,
+                    )
+            return folder, evaluator
+
+        folder, evaluator = processes.all_or_none(prepare, sentence_of)
+        if evaluator is not None:
             say(describe_extractor(evaluator.describe()))
-        facts = {"options": asdict(run_options), "device": session.device.type}
-        folder.write_start(session.config, command, facts)
+        if folder is not None:
+            facts = {
+                "options": asdict(run_options),
+                "device": session.device.type,
+                "processes": ranks.world_size(),
+            }
+            folder.write_start(session.config, command, facts)
         training = TrainingRun(
             trainer,
             session.images,
@@ -283,13 +356,14 @@ def _can_compile(device: "torch.device") -> bool:
 def _precision(options: argparse.Namespace, session: "Session", seed: int) -> str:
     """As asked, else the checkpoint's, else fp32; with what bf16 costs on a CPU."""
     from topk_plugin.engine.precision import bf16_cost, describe_bf16, faster, step_seconds
+    from topk_plugin.gate import ranks
 
     checkpoint = session.checkpoint
     if options.precision in (None, "auto") and checkpoint is not None:
         return checkpoint.precision  # timed again, the run might not go on bit for bit
     if options.precision == "auto":
         seconds = step_seconds(session.config, session.images, device=session.device, seed=seed)
-        chosen = faster(seconds)
+        chosen = ranks.of_the_first(lambda: faster(seconds))
         timed = ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items())
         say(f"precision: {chosen}, for a step takes {timed} here")
         return chosen

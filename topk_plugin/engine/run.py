@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,12 +19,14 @@ from topk_plugin.engine.divergence import NotFinite, describe_not_finite, not_fi
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.methods.topk import k_of, topk_of
 from topk_plugin.engine.rejection import Rejection
+from topk_plugin.engine.replicas import take_buffers_of_the_first
 from topk_plugin.engine.run_folder import RunFolder
 from topk_plugin.engine.sample_grid import class_grid, generate, save_grid
 from topk_plugin.engine.stopping import Interrupted, StopRequest, Stopwatch
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.evaluation.evaluator import Evaluator
 from topk_plugin.evaluation.metrics import higher_is_better
+from topk_plugin.gate import ranks
 from topk_plugin.gate.monitor import TopKMonitor
 
 # Seeds of what must be the same in every run of a comparison, whatever the run's own seed.
@@ -69,10 +72,12 @@ class RunOptions:
 class TrainingRun:
     """Trains to ``OPTIMIZATION.total_steps`` in a run's folder.
 
+    Of several processes all run alike, and the first one writes.
+
     Args:
         trainer: the GAN, fresh or restored from ``checkpoint``.
         images: the training images.
-        folder: the run's folder.
+        folder: the run's folder; None in a process that writes nothing.
         evaluator: measures samples; None for no metrics.
         options: see there.
         checkpoint: what the run goes on from, or None.
@@ -83,7 +88,7 @@ class TrainingRun:
         self,
         trainer: Trainer,
         images: ImageSet,
-        folder: RunFolder,
+        folder: RunFolder | None,
         evaluator: Evaluator | None,
         options: RunOptions,
         *,
@@ -100,13 +105,16 @@ class TrainingRun:
         self._data = images.facts()
         self._start_history_anew_if_measured_otherwise()
         # -1: a run that was killed before its first checkpoint starts anew, its log too
-        self._log = RunLog(folder.path, -1 if checkpoint is None else checkpoint.step)
+        self._log: RunLog | None = None
+        self._checkpoints: CheckpointFolder | None = None
+        if folder is not None:
+            self._log = RunLog(folder.path, -1 if checkpoint is None else checkpoint.step)
+            self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._monitor: TopKMonitor | None = None
         top_k = topk_of(trainer.terms)
         if top_k is not None and top_k.topk is not None:
             self._monitor = TopKMonitor(top_k.topk, self.config.DATA.num_classes)
         self._grid = class_grid(self.config, seed=GRID_SEED, device=trainer.device)
-        self._checkpoints = CheckpointFolder(folder.checkpoints)
         self._stop = StopRequest()
         self._watch = Stopwatch()
         self._reported_step = trainer.step_count
@@ -129,7 +137,7 @@ class TrainingRun:
                 total=total,
                 initial=self.trainer.step_count,
                 unit="step",
-                disable=None,
+                disable=None if self.folder is not None else True,
                 smoothing=0.05,
             ) as bar,
         ):
@@ -140,10 +148,12 @@ class TrainingRun:
                     self._save_checkpoint()
                 raise
             finally:
-                self._log.close()
+                if self._log is not None:
+                    self._log.close()
                 self.trainer.stream.release()
         result = self._result()
-        self.folder.write_result(result)
+        if self.folder is not None:
+            self.folder.write_result(result)
         return result
 
     # --- the loop --------------------------------------------------------------------------
@@ -163,7 +173,7 @@ class TrainingRun:
                 self._watch.lap()
             if step >= total or (self.diverged and options.on_divergence == "stop"):
                 return
-            self._stop.check()
+            self._stop_if_asked()
             losses = trainer.step()
             if self._monitor is not None:
                 self._monitor.update()
@@ -178,10 +188,20 @@ class TrainingRun:
                     if self._is_finite():
                         self._save_checkpoint()
 
+    def _stop_if_asked(self) -> None:
+        """Stop here when this process, or another one of the training, was asked to."""
+        if ranks.any_rank(self._stop.asked):
+            raise Interrupted
+
+    def _interruptible(self) -> AbstractContextManager[None]:
+        """A signal ends what is in the block; with several processes, after it."""
+        # in the middle, the others would wait for what this one was to do with them
+        return self._stop.interruptible() if ranks.world_size() == 1 else nullcontext()
+
     def _report(self, step: int, losses: dict[str, Tensor], bar: Any) -> None:
         """Log the last step, and the pace since the last report."""
         # Reading the losses waits for the device, so that the time measured after it is whole.
-        values = torch.stack([loss.float() for loss in losses.values()]).tolist()
+        values = ranks.mean(torch.stack([loss.float() for loss in losses.values()])).tolist()
         scalars: dict[str, float] = dict(zip(losses, values, strict=True))
         steps, self._reported_step = step - self._reported_step, step
         seconds = self._watch.lap()
@@ -193,7 +213,8 @@ class TrainingRun:
         elif (k := k_of(self.trainer.terms)) is not None:
             scalars["topk/k"] = float(k)
         scalars |= {name: float(value) for name, value in self.trainer.scalars().items()}
-        self._log.scalars(step, scalars)
+        if self._log is not None:
+            self._log.scalars(step, scalars)
         if not all(math.isfinite(value) for value in values):
             self._warn_of_the_loss(step)
         figures = {
@@ -212,12 +233,13 @@ class TrainingRun:
     def _evaluate(self, step: int) -> None:
         """Sample grid, histograms and metrics of this step."""
         sampler = self.trainer.sampler()
+        take_buffers_of_the_first(sampler)
         batch_size = self.config.OPTIMIZATION.batch_size
         values: dict[str, float] = {}
         kept = None
         # Nothing is noted down yet, so that a run stopped in here is evaluated at this step again.
         try:
-            with self._stop.interruptible():
+            with self._interruptible():
                 images = generate(sampler, *self._grid, batch_size=batch_size)
                 if self.evaluator is not None:
                     count, device = self.options.num_samples, self.trainer.device
@@ -228,24 +250,36 @@ class TrainingRun:
         except NotFinite:
             self._note_divergence("the generator's images are not finite")
             return
-        save_grid(self.folder.samples / f"step_{step:06d}.png", images)
-        if self._monitor is not None and self.trainer.last_fakes is not None:
-            self._log.histogram(step, "topk/scores", self._monitor.scores())
-            picture = self._monitor.kept_vs_dropped(self.trainer.last_fakes)
-            if picture is not None:
-                self._log.image(step, "topk/kept_vs_dropped", picture)
+        fakes = self._last_fakes()
+        if self.folder is not None and self._log is not None:
+            save_grid(self.folder.samples / f"step_{step:06d}.png", images)
+            if self._monitor is not None and fakes is not None:
+                self._log.histogram(step, "topk/scores", self._monitor.scores())
+                picture = self._monitor.kept_vs_dropped(fakes)
+                if picture is not None:
+                    self._log.image(step, "topk/kept_vs_dropped", picture)
+            if self.evaluator is not None:
+                self._log.scalars(step, {f"metric/{name}": value for name, value in values.items()})
+                text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+                tqdm.write(f"step {step:,}: {text}", file=sys.stderr)
         self.progress.evaluated_step = step
         if self.evaluator is not None:
-            self._log.scalars(step, {f"metric/{name}": value for name, value in values.items()})
-            if kept is not None:
+            if kept is not None and self._log is not None:
                 self._log.scalars(step, {"rejection/kept_share": kept})
-            text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            tqdm.write(f"step {step:,}: {text}", file=sys.stderr)
             entry: dict[str, float] = {"step": step} | values
             self.progress.history.append(entry)
             if self._is_best(entry):
                 self.progress.best = entry
-                self._checkpoints.save_best(self.trainer, **self._memory())
+                if self._checkpoints is not None:
+                    self._checkpoints.save_best(self.trainer, **self._memory())
+
+    def _last_fakes(self) -> Tensor | None:
+        """The samples of the last selection, of all processes where it was over all."""
+        fakes = self.trainer.last_fakes
+        if fakes is None or self._monitor is None:
+            return None
+        selected_among = len(self._monitor.topk.stats.mask)
+        return fakes if selected_among == len(fakes) else ranks.gather_batch(fakes)
 
     # --- divergence ------------------------------------------------------------------------
 
@@ -258,13 +292,20 @@ class TrainingRun:
         """Look at every tensor of the training's state; what has diverged stays so."""
         if not self.diverged:
             found = not_finite(self.trainer.state_dict())
-            if found:
-                self._note_divergence(describe_not_finite(found))
+            if ranks.any_rank(bool(found)):
+                what = (
+                    describe_not_finite(found)
+                    if found
+                    else "the state of another process is not finite"
+                )
+                self._note_divergence(what)
         return not self.diverged
 
     def _note_divergence(self, what: str) -> None:
         step = self.trainer.step_count
         self._diverged_at_step = step
+        if self.folder is None:
+            return
         kept = self.folder.checkpoints / LAST
         self._say(
             f"warning: the training has diverged: at step {step:,} {what}. It is neither measured "
@@ -279,7 +320,8 @@ class TrainingRun:
         self._loss_was_finite = False
 
     def _save_checkpoint(self) -> None:
-        self._checkpoints.save_last(self.trainer, **self._memory())
+        if self._checkpoints is not None:
+            self._checkpoints.save_last(self.trainer, **self._memory())
 
     def _memory(self) -> dict[str, Any]:
         return {"seed": self.options.seed, "data": self._data, "progress": self.progress}
@@ -358,6 +400,8 @@ def evaluate_generator(
 ) -> tuple[dict[str, float], float | None]:
     """Metric values of ``num_samples`` images, from the same latents and labels every time.
 
+    Several processes call alike, share the work, and get the values of one process.
+
     Args:
         judge: a critic to draw the images with by rejection; its latents are then further ones.
 
@@ -369,8 +413,11 @@ def evaluate_generator(
     """
     source = LatentSource(config, seed=EVALUATION_SEED, device=device)
     latents, labels = source.latents(num_samples), source.labels(num_samples)
+    kept = None
     if judge is None:
         images = generate(sampler, latents, labels, batch_size=config.OPTIMIZATION.batch_size)
-        return evaluator.evaluate(images), None
-    rejection = Rejection(sampler, judge, source, seed=EVALUATION_SEED)
-    return evaluator.evaluate(rejection.draw(labels)), rejection.kept_share
+    else:
+        rejection = Rejection(sampler, judge, source, seed=EVALUATION_SEED)
+        images, kept = rejection.draw(labels), rejection.kept_share
+    layers = evaluator.layers(images)
+    return ranks.of_the_first(lambda: evaluator.values(layers)), kept

@@ -12,6 +12,7 @@ from topk_plugin.base.files import atomic_write
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.divergence import NotFinite
 from topk_plugin.engine.latents import LatentSource
+from topk_plugin.gate import ranks
 
 MOST_ROWS = 10
 
@@ -28,6 +29,8 @@ def to_uint8(images: Tensor) -> Tensor:
 def generate(sampler: nn.Module, latents: Tensor, labels: Tensor, *, batch_size: int) -> Tensor:
     """Run a generator in batches; uint8 [N, 3, S, S] on the CPU.
 
+    Several processes share the batches out, and all get all images.
+
     Args:
         sampler: a generator in evaluation mode.
         latents: [N, z_dim].
@@ -37,16 +40,24 @@ def generate(sampler: nn.Module, latents: Tensor, labels: Tensor, *, batch_size:
     Raises:
         NotFinite: an image has a pixel that is NaN or infinite.
     """
+    own = ranks.own_block(len(latents), batch_size)
     parts = []
-    for z, y in zip(latents.split(batch_size), labels.split(batch_size), strict=True):
-        images = sampler(z, y)
-        if not images.isfinite().all():
-            raise NotFinite(
-                "the generator's images are not finite numbers: its training has diverged; give an "
-                "earlier checkpoint, or train again with a lower learning rate"
-            )
+    finite = True
+    # a process without a batch of its own still has to know what an image is
+    for start in range(own.start, max(own.stop, own.start + 1), batch_size):
+        rows = slice(min(start, len(latents) - 1), min(start + batch_size, len(latents)))
+        images = sampler(latents[rows], labels[rows])
+        finite = bool(images.isfinite().all())
+        if not finite:
+            break
         parts.append(to_uint8(images).cpu())
-    return torch.cat(parts)
+    if ranks.any_rank(not finite):
+        raise NotFinite(
+            "the generator's images are not finite numbers: its training has diverged; give an "
+            "earlier checkpoint, or train again with a lower learning rate"
+        )
+    made = torch.cat(parts)[: own.stop - own.start]
+    return ranks.gather_blocks(made, len(latents), batch_size)
 
 
 def class_grid(

@@ -107,8 +107,15 @@ class Session:
             checkpoint.data.get("fingerprint") == self.images.fingerprint()
         )
 
-    def trainer(self, *, seed: int, precision: str = "fp32", compiled: bool = False) -> Trainer:
-        """The GAN in training, with the checkpoint's state.
+    def trainer(
+        self,
+        *,
+        seed: int,
+        precision: str = "fp32",
+        compiled: bool = False,
+        synchronized_bn: bool = False,
+    ) -> Trainer:
+        """The GAN in training, with the checkpoint's state; see `Trainer` for the arguments.
 
         Raises:
             UserError: the networks can't be built, the images are too few, or the checkpoint is
@@ -122,6 +129,7 @@ class Session:
                 device=self.device,
                 precision=precision,
                 compiled=compiled,
+                synchronized_bn=synchronized_bn,
             )
         except ValueError as error:
             raise UserError(

@@ -46,6 +46,11 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself gave
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._asked
+
     def check(self) -> None:
         """Stop here when asked to.
 

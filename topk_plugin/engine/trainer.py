@@ -3,9 +3,9 @@
 The order of everything inside a step is StudioGAN's, so that the two can be compared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,20 @@ from topk_plugin.engine.networks.sampling import sampling_copy
 from topk_plugin.engine.networks.self_attention import allow_second_derivatives
 from topk_plugin.engine.objectives import CriticInput, Objectives
 from topk_plugin.engine.optimizers import build_optimizer, load_optimizer
+from topk_plugin.engine.replicas import AveragedLoss, check_batch_size
+from topk_plugin.gate import ranks
 from topk_plugin.gate.progress import Progress
+from topk_plugin.ops.joined_batch_norm import join_batch_statistics
+
+_Arguments = ParamSpec("_Arguments")
+_Value = TypeVar("_Value")
 
 
 class Trainer:
     """Trains the GAN that a config describes, one step at a time.
+
+    In several processes each trains on its part of every batch, and all stay equal: samples, latent
+    vectors and augmentations are those of one process, gradients are averaged.
 
     The whole state, random generators and the position in the data included, is in
     ``state_dict``: a trainer that loads it goes on bit for bit as the first would have (on a CPU
@@ -46,6 +55,7 @@ class Trainer:
         compiled: put both networks through torch.compile; the first steps then take a minute. A
             critic whose gradient is penalised stays as it is: compiled code has no second
             derivative.
+        synchronized_bn: batch normalisation takes the batches of all processes as one.
 
     Attributes:
         terms: names -> the methods at work, in the order in which they act.
@@ -54,7 +64,7 @@ class Trainer:
 
     Raises:
         ValueError: the networks can't be built.
-        UserError: the images are too few for a step.
+        UserError: the images are too few for a step, or the processes can't share a batch evenly.
     """
 
     def __init__(
@@ -66,8 +76,11 @@ class Trainer:
         device: torch.device,
         precision: str = "fp32",
         compiled: bool = False,
+        synchronized_bn: bool = False,
     ) -> None:
+        check_batch_size(config.OPTIMIZATION.batch_size)
         self.config = config
+        self._synchronized_bn = synchronized_bn and ranks.world_size() > 1
         self._seed = seed
         self.device = device
         self.precision = precision
@@ -75,9 +88,10 @@ class Trainer:
         self.progress = Progress()
         self.exact = True
         self.last_fakes: Tensor | None = None
-        for method in methods_on(config):
-            if method.choose_images is not None:
-                images = method.choose_images(images, config)
+        with ranks.first_before_others():  # what they compute of the images, they cache
+            for method in methods_on(config):
+                if method.choose_images is not None:
+                    images = method.choose_images(images, config)
         self.terms: dict[str, Term] = terms_of(config)
         self._terms = tuple(self.terms.values())
         self._needs: Needs = needs_of(config)
@@ -112,6 +126,8 @@ class Trainer:
             compile_forward(self.critic)
         if compiled:
             compile_forward(self.generator)
+        self._critic_loss = AveragedLoss(self.critic, self._loss_of_the_critic)
+        self._generator_loss = AveragedLoss(self.generator, self._loss_of_the_generator)
 
     def _build_networks(self) -> None:
         optimization = self.config.OPTIMIZATION
@@ -120,6 +136,9 @@ class Trainer:
             torch.default_generator.manual_seed(self._seed)
             generator = build_generator(self.config)
             critic = build_critic(self.config)
+        if self._synchronized_bn:
+            join_batch_statistics(generator, twice_differentiable=False)
+            join_batch_statistics(critic, twice_differentiable=self._needs.second_derivatives)
         # Convolutions are faster with the channels innermost: about a fifth of a step on a CPU.
         self.generator = generator.to(self.device).to(memory_format=torch.channels_last)
         self.critic = critic.to(self.device).to(memory_format=torch.channels_last)
@@ -147,6 +166,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self._seed)
             critic = build_critic(self.config)
+        if self._synchronized_bn:
+            join_batch_statistics(critic, twice_differentiable=self._needs.second_derivatives)
         critic = critic.to(self.device).to(memory_format=torch.channels_last)
         return critic, self._critics_optimizer([p for p in critic.parameters() if p.requires_grad])
 
@@ -220,18 +241,18 @@ class Trainer:
         losses: dict[str, Tensor] = {}
         for _ in range(optimization.d_updates_per_step):
             self.d_optimizer.zero_grad()
-            for _ in range(optimization.acml_steps):
+            for loss in _losses_of_an_update(self._critic_loss, optimization.acml_steps):
                 with self._critic_autocast():
-                    losses = self._critic_losses(next(batches))
+                    losses = loss(next(batches))
                 (losses["loss/discriminator"] / optimization.acml_steps).backward()
             self.d_optimizer.step()
             for term in self._terms:
                 term.after_critic_update()
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _critic_losses(self, real: Batch) -> dict[str, Tensor]:
+    def _loss_of_the_critic(self, real: Batch) -> dict[str, Tensor]:
         with torch.no_grad(), frozen_batch_statistics(self.generator):
-            fakes = self._generate(len(real.images))
+            fakes = self._generate()
         return self.objectives.of_critic(real, fakes, steps=self.step_count)
 
     def _train_generator(self) -> dict[str, Tensor]:
@@ -246,9 +267,9 @@ class Trainer:
             with ExitStack() as around:
                 for term in self._terms:
                     around.enter_context(term.around_generator_update())
-                for _ in range(optimization.acml_steps):
+                for loss in _losses_of_an_update(self._generator_loss, optimization.acml_steps):
                     with self._autocast():
-                        total = self._generator_loss()
+                        total = loss()
                     (total / optimization.acml_steps).backward()
             self.g_optimizer.step()
             self.progress.end_step()
@@ -256,19 +277,24 @@ class Trainer:
                 term.after_generator_update(self.step_count)
         return {"loss/generator": total.detach()}
 
-    def _generator_loss(self) -> Tensor:
-        fakes = self._generate(self.config.OPTIMIZATION.batch_size)
+    def _loss_of_the_generator(self) -> Tensor:
+        fakes = self._generate()
         self.last_fakes = fakes.images.detach()
         real = None
         if self._needs.real_in_generator_update:
             real = self.stream.next_step(first_only=True)[0]
         return self.objectives.of_generator(fakes, real)
 
-    def _generate(self, count: int) -> Fakes:
-        labels = self.latents.labels(count)
-        z = self.latents.latents(count)
+    def _generate(self) -> Fakes:
+        """This process's part of a batch; all draw for the whole batch."""
+        count = self.config.OPTIMIZATION.batch_size
+        labels = ranks.own_part(self.latents.labels(count))
+        joined = self.latents.latents(count)
+        z = ranks.own_part(joined)
         radius = self._needs.nearby
-        nearby = None if radius is None else self.latents.nearby(z, radius)
+        nearby = None
+        if radius is not None:
+            nearby = ranks.own_part(self.latents.nearby(joined, radius))
         images = self.generator(z, labels)
         images_nearby = None if nearby is None else self.generator(nearby, labels)
         return Fakes(images, labels, images_nearby)
@@ -373,6 +399,15 @@ class Trainer:
             else:  # a GPU's state on a CPU, or the other way round
                 generator.manual_seed(derive_seed(self._seed, f"{name}, step {self.step_count}"))
                 self.exact = False
+
+
+def _losses_of_an_update(
+    loss: "AveragedLoss[_Arguments, _Value]", micro_batches: int
+) -> "Iterator[Callable[_Arguments, _Value]]":
+    """What to call for each micro-batch: processes exchange gradients once, after the last."""
+    for _ in range(micro_batches - 1):
+        yield loss.accumulated
+    yield loss
 
 
 def images_per_step(settings: Settings) -> int:

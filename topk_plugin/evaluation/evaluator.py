@@ -150,6 +150,8 @@ class Evaluator:
     def layers(self, images: Tensor | Dataset[Any]) -> dict[str, Tensor]:
         """The extractor's layers for generated images: name -> float32 [N, D] on the CPU.
 
+        Several processes call alike with the same images, and share the work.
+
         Args:
             images: see :meth:`evaluate`, which raises the same.
         """
@@ -169,6 +171,7 @@ class Evaluator:
             device=self.device,
             batch_size=self.batch_size,
             what="generated images",
+            shared=True,
         )
 
     def values(self, layers: dict[str, Tensor]) -> dict[str, float]:

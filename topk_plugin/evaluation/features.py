@@ -14,6 +14,7 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write, cache_folder
 from topk_plugin.evaluation.extractors import LoadedExtractor
 from topk_plugin.evaluation.labelled_images import LabelledImages, StoredImages
+from topk_plugin.gate import ranks
 
 
 @torch.no_grad()
@@ -24,6 +25,7 @@ def extract_features(
     device: torch.device,
     batch_size: int,
     what: str,
+    shared: bool = False,
 ) -> dict[str, Tensor]:
     """Every layer of the extractor for all images: name -> float32 [N, D] on the CPU.
 
@@ -34,23 +36,34 @@ def extract_features(
         images: uint8 [N, 3, S, S], or a sized data set of such images [3, S, S] (or of tuples that
             begin with one).
         what: what the progress bar and errors call the images.
+        shared: all processes call alike; they share the batches out, and all get all features.
 
     Raises:
         UserError: a feature is not finite.
     """
     n_images = count_images(images)
+    own = ranks.own_block(n_images, batch_size) if shared else slice(0, n_images)
     module = extractor.module
     layers: dict[str, list[Tensor]] = {name: [] for name in module.get_requested_features_list()}
     progress = tqdm(
-        total=n_images, desc=f"features of {what}", unit="img", delay=2, leave=False, disable=None
+        total=own.stop - own.start,
+        desc=f"features of {what}",
+        unit="img",
+        delay=2,
+        leave=False,
+        disable=True if ranks.rank() else None,
     )
     with progress:
-        for start in range(0, n_images, batch_size):
-            batch = image_batch(images, start, min(start + batch_size, n_images)).to(device)
+        # a process without a batch of its own still has to know how long a feature is
+        for start in range(own.start, max(own.stop, own.start + 1), batch_size):
+            first = min(start, n_images - 1)
+            batch = image_batch(images, first, min(first + batch_size, n_images)).to(device)
             for name, value in module.convert_features_tuple_to_dict(module(batch)).items():
                 layers[name].append(value.float().cpu())
             progress.update(len(batch))
-    found = {name: torch.cat(values) for name, values in layers.items()}
+    found = {name: torch.cat(values)[: own.stop - own.start] for name, values in layers.items()}
+    if shared:
+        found = {n: ranks.gather_blocks(f, n_images, batch_size) for n, f in found.items()}
     for layer in found.values():
         check_finite(layer, what)
     return found

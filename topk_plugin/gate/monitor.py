@@ -28,7 +28,7 @@ class TopKMonitor:
     """
 
     def __init__(self, topk: TopK, num_classes: int | None = None) -> None:
-        self._topk = topk
+        self.topk = topk
         self._num_classes = num_classes
         self._kept: Tensor | None = None
         self._seen: Tensor | None = None
@@ -40,7 +40,7 @@ class TopKMonitor:
         Raises:
             RuntimeError: no batch has passed the gate yet.
         """
-        stats = self._topk.stats
+        stats = self.topk.stats
         if self._num_classes is None or stats.labels is None:
             return
         if self._kept is None or self._seen is None:
@@ -59,7 +59,7 @@ class TopKMonitor:
         Raises:
             RuntimeError: no batch has passed the gate yet.
         """
-        stats = self._topk.stats
+        stats = self.topk.stats
         tensors = {
             "topk/k": stats.k,
             "topk/threshold": stats.threshold,
@@ -83,7 +83,7 @@ class TopKMonitor:
 
     def scores(self) -> Tensor:
         """[B] finite critic scores of the last batch, for a histogram (``topk/scores``)."""
-        scores = self._topk.stats.scores
+        scores = self.topk.stats.scores
         return scores[torch.isfinite(scores)]
 
     def kept_vs_dropped(self, images: Tensor, pairs: int = 8) -> Tensor | None:
@@ -106,7 +106,7 @@ class TopKMonitor:
                 f"kept_vs_dropped shows images [N, channels, height, width], not "
                 f"{list(images.shape)}"
             )
-        stats = self._topk.stats
+        stats = self.topk.stats
         count = min(pairs, int(stats.k), stats.mask.shape[0] - int(stats.k))
         if count == 0 or images.shape[0] != stats.mask.shape[0]:
             return None

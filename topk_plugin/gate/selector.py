@@ -61,12 +61,11 @@ class Selector:
     def select(self, selection: Selection, scores: Tensor, labels: Tensor | None) -> None:
         """Choose among ``scores`` [N] and fill ``selection``."""
         settings, policy = self._settings, self.policy
-        noise = self._noise_like(scores) if policy.needs_noise else None
         if settings.scope == "global":
             scores = ranks.gather_batch(scores)
             labels = None if labels is None else ranks.gather_batch(labels)
-            # every rank has drawn for its own samples only, and now all see the same noise
-            noise = None if noise is None else ranks.gather_batch(noise)
+        # of a global selection every rank draws the same, and what one process would draw
+        noise = self._noise_like(scores) if policy.needs_noise else None
         batch_size = scores.shape[0]
         k = self._k_for_selection(batch_size, scores.device)
         higher = self._sign.orientation(k, batch_size)
@@ -143,7 +142,8 @@ class Selector:
             if saved is not None and saved.shape == generator.get_state().shape:
                 generator.set_state(saved)
             else:
-                purpose = f"top-k noise, rank {ranks.rank()}, step {self._progress.steps}"
+                own = 0 if self._settings.scope == "global" else ranks.rank()
+                purpose = f"top-k noise, rank {own}, step {self._progress.steps}"
                 if device.index:
                     purpose += f", device {device.index}"
                 generator.manual_seed(derive_seed(self._settings.seed, purpose))

@@ -282,9 +282,9 @@ class TopK:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from :meth:`state_dict`; batch size and number of ranks may differ from then.
 
-        The random policy goes on exactly on the rank and kind of device that the state came from;
-        elsewhere its noise is drawn anew. A progress that was given to the constructor stays what
-        its owner says.
+        The random policy goes on exactly on the kind of device that the state came from, with
+        ``scope="rank"`` on that rank only; elsewhere its noise is drawn anew. A progress that was
+        given to the constructor stays what its owner says.
 
         Raises:
             ValueError: the state is of another version or lacks an entry.
@@ -302,7 +302,7 @@ class TopK:
         decided = state.get("higher_is_better")
         if self._sign.automatic and decided is not None:
             self._sign.settle(decided)
-        same_rank = state["rank"] == ranks.rank()
+        same_rank = self.settings.scope == "global" or state["rank"] == ranks.rank()
         self._selector.load_state_dict(
             int(state["nonfinite_total"]), state["generator_state"] if same_rank else None
         )

@@ -4,14 +4,33 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from topk_plugin.ops.batch_norm_reference import conditional_batch_norm_relu_reference
 from topk_plugin.ops.conditional_batch_norm import conditional_batch_norm_relu
 
 
-def modulated(bn: _BatchNorm, x: Tensor, gain: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
+class JoinedStatistics(nn.BatchNorm2d):
+    """Batch normalisation whose batch in training mode is that of all processes.
+
+    Attributes:
+        twice_differentiable: normalise in plain operations, whose gradient can be differentiated.
+    """
+
+    twice_differentiable = False
+
+
+def modulated(
+    bn: _BatchNorm,
+    x: Tensor,
+    gain: Tensor,
+    bias: Tensor,
+    *,
+    relu: bool,
+) -> Tensor:
     """``bn(x) * (1 + gain) + bias``, then ReLU if asked for, as one operation.
 
     What ``bn`` does with its running statistics is what its own forward pass would do; a
-    SyncBatchNorm shares statistics with its process group in training.
+    SyncBatchNorm shares statistics with its process group in training, a :class:`JoinedStatistics`
+    with all processes.
 
     Args:
         bn: BatchNorm2d or SyncBatchNorm without weight and bias, its momentum a number.
@@ -26,10 +45,16 @@ def modulated(bn: _BatchNorm, x: Tensor, gain: Tensor, bias: Tensor, *, relu: bo
     if moves and bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
     group = None
-    if isinstance(bn, nn.SyncBatchNorm) and bn.training and dist.is_initialized():
-        group = bn.process_group or dist.group.WORLD
+    if bn.training and dist.is_initialized():
+        if isinstance(bn, nn.SyncBatchNorm):
+            group = bn.process_group or dist.group.WORLD
+        elif isinstance(bn, JoinedStatistics):
+            group = dist.group.WORLD
     keeps = moves or not batch_statistics
-    return conditional_batch_norm_relu(
+    operation = conditional_batch_norm_relu
+    if isinstance(bn, JoinedStatistics) and bn.twice_differentiable:
+        operation = conditional_batch_norm_relu_reference
+    return operation(
         x,
         gain,
         bias,

@@ -11,6 +11,7 @@ from torch import Tensor
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.data.feeds import Feed, ResidentFeed, make_feed
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.gate import ranks
 
 _STATE_VERSION = 1
 
@@ -18,10 +19,10 @@ Order = Callable[[torch.Generator, int], Tensor | None]
 
 
 class Batch(NamedTuple):
-    """Real images, on the device.
+    """Real images, on the device; this process's part of a batch.
 
     Attributes:
-        images: float32 [N, 3, H, W] in [-1, 1].
+        images: [N, 3, H, W] in [-1, 1], of torch's default dtype.
         labels: int64 [N].
         indices: int64 [N], the images' places in the set.
     """
@@ -38,7 +39,8 @@ class BatchStream:
     accumulation steps, each a batch). An epoch is as many whole baskets as the set holds; what is
     left over waits for another epoch's order. Order and flips of an epoch depend on the seed and
     the epoch's number alone, so a stream can go on from any basket, and no global random state is
-    read or moved. They are drawn on the CPU: every device sees the same data.
+    read or moved. They are drawn on the CPU: every device sees the same data. Of every batch each
+    process takes its own rows, so that the world size does not change the data.
 
     The uint8 images lie on the device, once, or come from the disk as they are needed
     (``feeds.py``). Gathering, flipping and normalising run on the device; with images that lie
@@ -46,7 +48,7 @@ class BatchStream:
 
     Args:
         images: the set.
-        batch_size: images in a batch.
+        batch_size: images in a batch, over all processes.
         batches_per_step: batches in a basket.
         seed: any integer; the order's seed.
         flip: mirror each image left to right with probability 1/2 (PRE.apply_rflip).
@@ -90,7 +92,8 @@ class BatchStream:
         self._shuffle = _Shuffle(seed, len(images), order)
         self._device = device
         self._images = images
-        self._feed = feed or make_feed(images.images, device, batch_size=batch_size)
+        own = batch_size // ranks.world_size()
+        self._feed = feed or make_feed(images.images, device, batch_size=own)
         self._others: list[BatchStream] = []
         self._labels = images.labels.to(device)
         self._epoch = 0
@@ -175,9 +178,10 @@ class BatchStream:
             UserError: the set holds less than one batch.
         """
         chosen = self._images if images is None else images
+        world = ranks.world_size()
         stream = BatchStream(
             chosen,
-            batch_size=min(self._batch_size, len(chosen)),
+            batch_size=min(self._batch_size, len(chosen) // world * world),
             batches_per_step=1,
             seed=seed,
             flip=self._flip,
@@ -209,17 +213,17 @@ class BatchStream:
         return _coming(self._shuffle, self._epoch, self._basket, *sizes)
 
     def _batch(self, positions: slice) -> Batch:
-        chosen = self._order[positions]
+        chosen = ranks.own_part(self._order[positions])
         images = self._feed.take(chosen)
         if self._flip:
-            flips = self._flips[positions, None, None, None]
+            flips = ranks.own_part(self._flips[positions])[:, None, None, None]
             images = torch.where(flips, images.flip(3), images)
         return Batch(normalised(images), self._labels.index_select(0, chosen), chosen)
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 images to float32 in [-1, 1]."""
-    return images.to(torch.float32).div_(127.5).sub_(1)
+    """uint8 images to [-1, 1], of torch's default dtype."""
+    return images.to(torch.get_default_dtype()).div_(127.5).sub_(1)
 
 
 @dataclass(frozen=True)
@@ -249,12 +253,13 @@ def _coming(
     basket_size: int,
     steps_per_epoch: int,
 ) -> Iterator[Tensor]:
-    """From a basket on for ever: the indices of each batch, on the CPU.
+    """From a basket on for ever: this process's indices of each batch, on the CPU.
 
     It holds no stream: a stream that is dropped takes its workers with it at once.
     """
     while True:
         order, _ = shuffle.order_and_flips(epoch)
         whole = order[: steps_per_epoch * basket_size]
-        yield from whole[basket * basket_size :].split(batch_size)
+        for batch in whole[basket * basket_size :].split(batch_size):
+            yield ranks.own_part(batch)
         epoch, basket = epoch + 1, 0

@@ -21,6 +21,7 @@ from topk_plugin.engine.methods.projection import CONDITIONING
 from topk_plugin.engine.methods.similarity import cosine_similarities
 from topk_plugin.engine.networks.layers import Layers
 from topk_plugin.engine.networks.scoring import Head, Outputs
+from topk_plugin.gate import ranks
 
 
 class EmbeddingHead(Head):
@@ -91,13 +92,17 @@ def conditional_contrastive_loss(
     return (everything.logsumexp(1) - own_class.logsumexp(1)).mean()
 
 
+def joined_embeddings(out: Outputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings, proxies and labels of all processes' samples, the first two with gradient."""
+    embed, proxy = ranks.gather_rows(out["embed"]), ranks.gather_rows(out["proxy"])
+    return embed, proxy, ranks.gather_batch(out["label"])
+
+
 def _term(settings: Settings) -> ConditionalLoss:
     temperature: float = settings.LOSS.temperature
     return ConditionalLoss(
         settings,
-        lambda out: conditional_contrastive_loss(
-            out["embed"], out["proxy"], out["label"], temperature
-        ),
+        lambda out: conditional_contrastive_loss(*joined_embeddings(out), temperature),
     )
 
 

@@ -16,7 +16,11 @@ from topk_plugin.engine.methods.conditional_loss import (
     WEIGHT,
     ConditionalLoss,
 )
-from topk_plugin.engine.methods.contrastive import EmbeddingHead, check_batch
+from topk_plugin.engine.methods.contrastive import (
+    EmbeddingHead,
+    check_batch,
+    joined_embeddings,
+)
 from topk_plugin.engine.methods.method import Method
 from topk_plugin.engine.methods.projection import CONDITIONING
 from topk_plugin.engine.methods.similarity import cosine_similarities
@@ -70,11 +74,7 @@ def _term(settings: Settings) -> ConditionalLoss:
     return ConditionalLoss(
         settings,
         lambda out: data_to_data_cross_entropy(
-            out["embed"],
-            out["proxy"],
-            out["label"],
-            temperature=loss.temperature,
-            margin=loss.m_p,
+            *joined_embeddings(out), temperature=loss.temperature, margin=loss.m_p
         ),
     )
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from topk_plugin.engine.draws import integers, uniform
+
 MAX_SHIFT_FRACTION = 1 / 8
 CUTOUT_FRACTION = 1 / 2
 
@@ -34,9 +36,7 @@ def diff_augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def _uniform(images: Tensor, generator: torch.Generator) -> Tensor:
     """[N, 1, 1, 1], uniform in [0, 1)."""
-    shape = (len(images), 1, 1, 1)
-    numbers = torch.rand(shape, generator=generator, device=generator.device, dtype=images.dtype)
-    return numbers.to(images.device)
+    return uniform((len(images), 1, 1, 1), generator, images.dtype).to(images.device)
 
 
 def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -53,8 +53,7 @@ def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
 def _shifted_positions(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """For each image, the source position [N, size] of each target position, also outside."""
     reach = _round_half_up(size * MAX_SHIFT_FRACTION)
-    shape = (len(images), 1)
-    shifts = torch.randint(-reach, reach + 1, shape, generator=generator, device=generator.device)
+    shifts = integers(-reach, reach + 1, (len(images), 1), generator)
     return torch.arange(size, device=images.device) + shifts.to(images.device)
 
 
@@ -70,8 +69,7 @@ def _cut_positions(images: Tensor, size: int, generator: torch.Generator) -> Ten
     length = _round_half_up(size * CUTOUT_FRACTION)
     # An even length has its centre between two pixels, and so one more place to be.
     centres = size + 1 - length % 2
-    shape = (len(images), 1)
-    centre = torch.randint(0, centres, shape, generator=generator, device=generator.device)
+    centre = integers(0, centres, (len(images), 1), generator)
     first = centre.to(images.device) - length // 2
     positions = torch.arange(size, device=images.device)
     return (positions >= first) & (positions < first + length)

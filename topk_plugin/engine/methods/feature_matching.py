@@ -9,19 +9,21 @@ from topk_plugin.engine.keys.key import Key, When, switch
 from topk_plugin.engine.keys.rules import Number
 from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.methods.method import GeneratorStep, Method, Needs, Term
+from topk_plugin.gate import ranks
 
 
 def feature_matching_loss(real_features: Tensor, fake_features: Tensor) -> Tensor:
     """Mean absolute difference of the two batches' mean features, a scalar.
 
     The features are the critic's, in front of its last layers ("h"). The real ones are a constant
-    to the gradient. (The paper squares the differences.)
+    to the gradient. (The paper squares the differences.) The means are over all processes.
 
     Args:
         real_features: [N, D].
         fake_features: [M, D].
     """
-    return (fake_features.mean(0) - real_features.detach().mean(0)).abs().mean()
+    fake, real = ranks.gather_rows(fake_features), ranks.gather_batch(real_features)
+    return (fake.mean(0) - real.mean(0)).abs().mean()
 
 
 class FeatureMatching(Term):

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from topk_plugin.engine.draws import integers, uniform
+
 FLIP_PROBABILITY = 0.5
 MAX_SHIFT_FRACTION = 1 / 8
 
@@ -22,7 +24,7 @@ def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
         The augmented images, same shape and dtype.
     """
     count, _, height, width = images.shape
-    flips = torch.rand(count, 1, generator=generator, device=generator.device) < FLIP_PROBABILITY
+    flips = uniform((count, 1), generator) < FLIP_PROBABILITY
     rows = _shifted_positions(count, height, generator)
     columns = _shifted_positions(count, width, generator)
     columns = torch.where(flips, width - 1 - columns, columns)
@@ -34,8 +36,6 @@ def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
 def _shifted_positions(count: int, size: int, generator: torch.Generator) -> Tensor:
     """For each of ``count`` images, the source position [count, size] of each target position."""
     reach = int(size * MAX_SHIFT_FRACTION)
-    shifts = torch.randint(
-        -reach, reach + 1, (count, 1), generator=generator, device=generator.device
-    )
+    shifts = integers(-reach, reach + 1, (count, 1), generator)
     positions = (torch.arange(size, device=generator.device) + shifts).abs()
     return (size - 1) - (size - 1 - positions).abs()

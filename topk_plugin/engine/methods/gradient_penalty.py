@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.engine.draws import uniform
 from topk_plugin.engine.keys.key import Key, When, switch
 from topk_plugin.engine.keys.rules import Number, OneOf
 from topk_plugin.engine.keys.settings import Settings
@@ -30,8 +31,7 @@ def gradient_penalty(
     Returns:
         A scalar that can be differentiated with respect to the critic's weights.
     """
-    share = torch.rand(len(real), 1, 1, 1, generator=generator, device=generator.device)
-    share = share.to(real.device)
+    share = uniform((len(real), 1, 1, 1), generator).to(real.device)
     between = (share * real + (1 - share) * fake).detach().requires_grad_()
     gradient = _gradient(score(between), between)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

@@ -10,6 +10,7 @@ from torch import Tensor
 from topk_plugin.engine.keys.key import Key, When, switch
 from topk_plugin.engine.keys.rules import Number, Whole
 from topk_plugin.engine.methods.method import CriticStep, Method, Term
+from topk_plugin.gate import ranks
 
 
 class LeCam(Term):
@@ -19,7 +20,7 @@ class LeCam(Term):
 
     Args:
         start: training steps (counted from 0) before this one set the averages to the batch's
-            mean; this one begins to average; later ones are penalised.
+            mean (over all processes); this one begins to average; later ones are penalised.
         decay: of the averages, from 0 to below 1.
         weight: of the penalty in the critic's loss.
     """
@@ -56,7 +57,7 @@ class LeCam(Term):
         yield self._weight * self.penalty(*scores, step.steps)
 
     def _average(self, average: Tensor | None, scores: Tensor, step: int) -> Tensor:
-        mean = scores.detach().mean().double()
+        mean = ranks.gather_batch(scores).mean().double()
         if average is None or step < self._start:
             return mean
         return average * self._decay + mean * (1 - self._decay)

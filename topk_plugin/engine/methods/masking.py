@@ -25,10 +25,12 @@ import torch
 from torch import Tensor
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.engine.draws import integers, uniform
 from topk_plugin.engine.keys.key import Key, When, switch
 from topk_plugin.engine.keys.rules import Number, Whole
 from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.methods.method import CriticStep, Gan, Method, Term
+from topk_plugin.gate import ranks
 
 MOST_OFTEN = 0.9
 ENERGY_DECAY = 0.99
@@ -51,8 +53,8 @@ def spatial_mask(
     """
     device = generator.device
     cells = -(-size // patch) + 1
-    hidden = torch.rand(count, cells, cells, generator=generator, device=device) < share
-    offsets = torch.randint(patch, (count, 2), generator=generator, device=device)
+    hidden = uniform((count, cells, cells), generator) < share
+    offsets = integers(0, patch, (count, 2), generator)
     places = (torch.arange(size, device=device) + offsets[..., None]) // patch
     rows, columns = places[:, 0, :, None], places[:, 1, None, :]
     image = torch.arange(count, device=device)[:, None, None]
@@ -102,9 +104,9 @@ class Masking(Term):
         self._energy = torch.ones(self._bands, device=gan.device)
 
     def view(self, images: Tensor) -> Tensor:
-        count, device = len(images), self._random.device
+        count = len(images)
         if self._band_share > 0:
-            drawn = torch.rand(count, self._bands, generator=self._random, device=device)
+            drawn = uniform((count, self._bands), self._random)
             images = without_bands(images, drawn < self.band_probabilities(), self._ring)
         if self._patches > 0:
             hidden = spatial_mask(count, self._size, self._patch, self._patches, self._random)
@@ -123,7 +125,8 @@ class Masking(Term):
 
     @torch.no_grad()
     def _measure(self, real: Tensor) -> None:
-        power = torch.fft.rfft2(real.float()).abs().square().mean((0, 1))
+        joined = ranks.gather_batch(real).to(self._energy.dtype)
+        power = torch.fft.rfft2(joined).abs().square().mean((0, 1))
         inside = self._ring >= 0
         totals = torch.zeros_like(self._energy).index_add_(0, self._ring[inside], power[inside])
         self._energy = torch.lerp(totals, self._energy, ENERGY_DECAY)

@@ -27,10 +27,11 @@ from topk_plugin.engine.keys.rules import Whole
 from topk_plugin.engine.methods.method import Method
 from topk_plugin.engine.networks.layers import Layers
 from topk_plugin.engine.networks.scoring import Head, Outputs
+from topk_plugin.gate import ranks
 
 
 class MinibatchFeatures(nn.Module):
-    """Closeness of every sample to the others of its batch.
+    """Closeness of every sample to the others of its batch, over all processes.
 
     Args:
         features: length of h.
@@ -50,8 +51,9 @@ class MinibatchFeatures(nn.Module):
         with torch.autocast(h.device.type, enabled=False):
             weight = F.normalize(self.weight, dim=0) * self.log_length.exp()
             projected = torch.einsum("nd,dke->nke", h, weight)
-            distances = (projected[:, None] - projected[None]).abs().sum(3)  # [N, N, kernels]
-            others = ~torch.eye(len(h), dtype=torch.bool, device=h.device)
+            joined = ranks.gather_rows(projected)
+            distances = (projected[:, None] - joined[None]).abs().sum(3)  # [N, all, kernels]
+            others = ranks.own_part(~torch.eye(len(joined), dtype=torch.bool, device=h.device))
             return ((-distances).exp() * others[..., None]).sum(1) + self.bias
 
 

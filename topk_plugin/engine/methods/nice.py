@@ -35,6 +35,7 @@ from topk_plugin.engine.networks.backbones import backbone_of
 from topk_plugin.engine.networks.scoring import Head, Outputs, ScoringNetwork
 from topk_plugin.engine.networks.self_attention import SelfAttention
 from topk_plugin.engine.networks.stack import in_order
+from topk_plugin.gate import ranks
 
 DIFFERENCE: Final = "nice_difference"
 DECAY: Final = 0.9
@@ -64,16 +65,19 @@ class Noise(nn.Module):
         """Features [N, C, H, W] times noise of mean 1; as they are outside of training mode."""
         if not self.training or self.random is None:
             return features
-        shape = (*features.shape[:2], 1, 1)
+        draws = 2 if self.twice else 1
+        samples = len(features) // draws * ranks.world_size()
+        shape = (draws, samples, features.shape[1])
         noise = torch.randn(
             shape, generator=self.random, device=features.device, dtype=torch.float32
         )
-        return features * (1 + self.beta * noise).to(features.dtype)
+        own = ranks.own_part(noise.transpose(0, 1)).transpose(0, 1).flatten(0, 1)
+        return features * (1 + self.beta * own[..., None, None]).to(features.dtype)
 
     @torch.no_grad()
     def adapt(self, real_logits: Tensor, target: float, speed: float) -> None:
-        """Move beta after an update that gave ``real_logits`` [N]."""
-        mean = real_logits.detach().sign().double().mean()
+        """Move beta after an update that gave ``real_logits`` [N], and those of other processes."""
+        mean = ranks.gather_batch(real_logits).sign().double().mean()
         self.confidence.mul_(DECAY).add_(mean, alpha=1 - DECAY)
         step = (self.confidence - target).sign().float() * speed
         self.beta.add_(step).clamp_(0, 1)

@@ -22,6 +22,7 @@ from topk_plugin.engine.keys.key import When
 from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.methods.adversarial import ADVERSARIAL_CHOICE
 from topk_plugin.engine.methods.method import CriticStep, GeneratorStep, Method, Needs, Term
+from topk_plugin.gate import ranks
 
 
 def paired(winner: Tensor, loser: Tensor) -> Tensor:
@@ -30,7 +31,8 @@ def paired(winner: Tensor, loser: Tensor) -> Tensor:
 
 
 def average(winner: Tensor, loser: Tensor) -> Tensor:
-    """Both sides against the other's mean: winners above it, losers below."""
+    """Both sides against the other's mean, over all processes: winners above it, losers below."""
+    winner, loser = ranks.gather_rows(winner), ranks.gather_rows(loser)
     return F.softplus(loser.mean() - winner).mean() + F.softplus(loser - winner.mean()).mean()
 
 

@@ -33,22 +33,26 @@ from topk_plugin.engine.methods.instance_selection import image_densities
 from topk_plugin.engine.methods.method import Gan, Method, Term
 from topk_plugin.engine.methods.projection import CLASS_LOGIT
 from topk_plugin.engine.networks.scoring import Outputs
+from topk_plugin.gate import ranks
 from topk_plugin.gate.policies import keep_mask
 
 
 def focused(logits: Tensor, class_logits: Tensor, count: int, best: Tensor | None = None) -> Tensor:
     """``logits`` with the class logits alone in the ``count`` rows where those are highest.
 
+    The rows are chosen among those of all processes.
+
     Args:
         logits: u + c, [N].
         class_logits: c, [N].
-        count: 0 to N. Which rows they are carries no gradient.
+        count: of all processes' rows. Which rows they are carries no gradient.
         best: what is highest in those rows instead, [N].
     """
     if count == 0:
         return logits
-    chosen_by = class_logits.detach() if best is None else best
-    return torch.where(keep_mask(chosen_by, count), class_logits, logits)
+    chosen_by = ranks.gather_batch(class_logits if best is None else best)
+    chosen = ranks.own_part(keep_mask(chosen_by, count))
+    return torch.where(chosen, class_logits, logits)
 
 
 def ranks_in_class(scores: Tensor, labels: Tensor) -> Tensor:
@@ -65,9 +69,9 @@ def ranks_in_class(scores: Tensor, labels: Tensor) -> Tensor:
     order = by_score[labels[by_score].sort(stable=True).indices]  # class by class, densest first
     counts = torch.bincount(labels)
     begins = counts.cumsum(0) - counts
-    ranks = torch.empty(len(scores), dtype=torch.float64)
-    ranks[order] = (torch.arange(len(scores)) - begins[labels[order]]).double()
-    return ranks / counts[labels]
+    places = torch.empty(len(scores), dtype=torch.float64)
+    places[order] = (torch.arange(len(scores)) - begins[labels[order]]).double()
+    return places / counts[labels]
 
 
 class SelectiveMatching(Term):
@@ -100,16 +104,19 @@ class SelectiveMatching(Term):
         return min(-torch.expm1(torch.tensor(e * self._log_gamma)).item(), self._most)
 
     def critic_logits(self, logits: Any, out: Outputs) -> Tensor:
-        return focused(logits, out[CLASS_LOGIT], int(len(logits) * self.share))
+        return focused(logits, out[CLASS_LOGIT], self._count(logits))
 
     def real_logits(self, logits: Any, out: Outputs, real: Batch) -> Tensor:
         if self._ranks is None:
             return self.critic_logits(logits, out)
-        count = int(len(logits) * self.share)
+        count = self._count(logits)
         return focused(logits, out[CLASS_LOGIT], count, best=-self._ranks[real.indices])
 
     def generator_logits(self, logits: Any, out: Outputs) -> Tensor:
-        return focused(logits, out[CLASS_LOGIT], int(len(logits) * self.share))
+        return focused(logits, out[CLASS_LOGIT], self._count(logits))
+
+    def _count(self, logits: Tensor) -> int:
+        return int(len(logits) * ranks.world_size() * self.share)
 
     def scalars(self) -> dict[str, Tensor]:
         return {"sfl/share": torch.tensor(self.share)}

@@ -43,6 +43,7 @@ from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.methods.adversarial import logistic_critic
 from topk_plugin.engine.methods.method import CriticStep, Gan, Method, Term
 from topk_plugin.engine.optimizers import load_optimizer
+from topk_plugin.gate import ranks
 from topk_plugin.gate.scores import mean_score
 
 LEAST: Final = 0.01
@@ -175,6 +176,7 @@ class SelfDiagnosing(Term):
 
     def after_critic_update(self) -> None:
         if self._second is not None:
+            ranks.average_gradients(self._second)
             self._optimizer.step()
             self._optimizer.zero_grad()
 

@@ -160,6 +160,8 @@ class TopKTerm(Term):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._batch_size: int = settings.OPTIMIZATION.batch_size
+        #: into so many parts a batch is cut, of which the best are kept
+        self._selections = ranks.world_size()
 
     def setup(self, gan: Gan) -> None:
         schedule = schedule_of(self._settings, gan.steps_per_epoch)
@@ -168,8 +170,13 @@ class TopKTerm(Term):
 
     @property
     def k(self) -> int:
-        """Samples of a batch that the generator learns from now."""
-        return self.schedule.k(self._progress.of(self.schedule), self._batch_size)
+        """Samples of a batch, over all processes, that the generator learns from now."""
+        return self._selections * self._k_of_a_selection
+
+    @property
+    def _k_of_a_selection(self) -> int:
+        progress = self._progress.of(self.schedule)
+        return self.schedule.k(progress, self._batch_size // self._selections)
 
 
 class Gate(TopKTerm):
@@ -181,10 +188,13 @@ class Gate(TopKTerm):
         super().setup(gan)
         loss = self._settings.LOSS
         several = ranks.world_size() > 1
+        scope: Scope = loss.topk_scope or ("global" if several else "rank")
+        if scope == "global":
+            self._selections = 1
         self.topk = TopK(
             self.schedule,
             policy=loss.topk_policy,
-            scope=loss.topk_scope or ("global" if several else "rank"),
+            scope=scope,
             normalize=loss.topk_normalize,
             seed=derive_seed(gan.seed, "random policy"),
             progress=gan.progress,
@@ -213,7 +223,7 @@ class Slice(TopKTerm):
     """StudioGAN's own: the k best scores go into the adversarial loss, and nothing else changes."""
 
     def generator_logits(self, logits: Any, out: Outputs) -> Tensor:
-        return torch.topk(logits, self.k).values
+        return torch.topk(logits, self._k_of_a_selection).values
 
 
 TOP_K: Final = Method(

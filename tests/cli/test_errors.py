@@ -189,7 +189,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "label to sample": (sample_label, "classes are 0..3"),
     "several processes": (
         lambda p, f: p.train(f / "new"),
-        "runs in one process, but WORLD_SIZE is 2",
+        "WORLD_SIZE is 2, but the processes can't meet",
     ),
 }
 

@@ -5,6 +5,7 @@ They are started by torchrun, which says in the environment who they are.
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -61,6 +62,8 @@ def join(device: torch.device) -> torch.device:
             backend = "cpu:gloo,cuda:nccl"
         device = torch.device("cuda", own % there)
         torch.cuda.set_device(device)
+    # about the speed of copying a gradient of a few numbers
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
         dist.init_process_group(backend, timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:

@@ -99,7 +99,9 @@ class NiceHead(Head):
             return self._head.outputs(critic, h, labels)
         first, second = h.chunk(2)
         outputs = self._head.outputs(critic, first, labels)
-        return outputs | {DIFFERENCE: (first - second).float().square().sum(1)}
+        difference = first - second
+        precise = difference.to(torch.promote_types(difference.dtype, torch.float32))
+        return outputs | {DIFFERENCE: precise.square().sum(1)}
 
 
 def change_critic(critic: nn.Module, settings: Settings) -> nn.Module:

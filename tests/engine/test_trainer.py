@@ -24,6 +24,7 @@ from topk_plugin.engine.data.stream import Batch
 from topk_plugin.engine.methods.method import Fakes
 from topk_plugin.engine.methods.topk import k_of, topk_of
 from topk_plugin.engine.networks.self_attention import SelfAttention
+from topk_plugin.engine.replicas import AveragedLoss
 from topk_plugin.engine.trainer import Trainer
 
 METHODS = REGULARIZERS | COMPANIONS
@@ -153,7 +154,7 @@ def test_resuming_with_a_regulariser_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_regulariser_changes_the_training(name: str) -> None:
-    """Switched off, with all else as it was, the weights differ after three steps."""
+    """Switched off, with all else as it was, the weights differ after four steps."""
     change = METHODS[name]
     off = {
         section: {key: False for key, value in values.items() if value is True}
@@ -165,7 +166,7 @@ def test_a_regulariser_changes_the_training(name: str) -> None:
         off = {"LOSS": {"adv_loss": "hinge", "apply_gp": False, "real_label": 1.0}}
     runs = []
     for trainer in (tiny_trainer(change), tiny_trainer(change, off)):
-        for _ in range(3):
+        for _ in range(4):
             losses = trainer.step()
         assert all(torch.isfinite(loss) for loss in losses.values())
         runs.append(trainer.generator.linear0.weight_orig)
@@ -435,7 +436,7 @@ def test_accumulated_gradient_is_the_mean_over_the_micro_batches() -> None:
     for acml_steps in (1, 2):
         trainer = tiny_trainer(OFF, {"OPTIMIZATION": {"acml_steps": acml_steps}})
         probe = nn.Parameter(torch.zeros(()))
-        trainer._generator_loss = lambda probe=probe: probe * 5
+        trainer._generator_loss = AveragedLoss(nn.Identity(), lambda probe=probe: probe * 5)
         trainer.g_optimizer = torch.optim.SGD([probe], lr=1.0)
         trainer._train_generator()
         assert probe.item() == -5.0

@@ -41,6 +41,8 @@ TOLERANCES = {"batch norm in the critic, penalised": 1e-8}
 
 
 def steps_of(name: str) -> int:
+    if name == "self-diagnosing":
+        return 5  # its second phase begins at step 3
     return LONG if name in MAIN_CASES else SHORT
 
 

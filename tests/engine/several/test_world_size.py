@@ -1,11 +1,13 @@
 """Two processes (gloo, float64, joined batch statistics) train, measure and resume as one does."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 import tests.engine.several.training as training
@@ -14,18 +16,22 @@ from tests.engine.several.training import CASES, LONG, MAIN_CASES, SHORT, steps_
 
 HALVED = ("PD", "2C")
 
-# on one of the suite's workers, so that the two processes are started once
-pytestmark = pytest.mark.xdist_group("two processes")
-
 
 @pytest.fixture(scope="module")
-def first_halves() -> dict[str, Any]:
-    return {name: train(CASES[name], steps=LONG // 2)["state"] for name in HALVED}
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, first_halves: dict[str, Any]) -> Any:
-    return in_processes(2, tmp_path_factory.mktemp("two"), training.in_one_run, first_halves)
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What two processes gave; those of the suite's workers that ask for it start them once."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "two processes"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        done = folder / "done"
+        if not done.exists():
+            halves = {name: train(CASES[name], steps=LONG // 2)["state"] for name in HALVED}
+            in_processes(2, folder, training.in_one_run, halves)
+            done.touch()
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def named(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -4,13 +4,19 @@ import io
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from torch import Tensor
 
-from topk_plugin.base.files import atomic_write
+from topk_plugin.base.files import atomic_write, write_json
+from topk_plugin.base.notices import kept_warnings, write_notice
+from topk_plugin.base.tensorboard_layout import LAYOUT
+
+CONFIG, ENVIRONMENT, RESULT = "config.yaml", "environment.json", "result.json"
 
 # TensorBoard's bins end a little above it, and it raises where none of the values is in a bin.
 OUTERMOST = 9e19
@@ -18,6 +24,14 @@ OUTERMOST = 9e19
 
 class RunLog:
     """``metrics.jsonl`` and ``tensorboard/`` in a run's folder; what is in both agrees.
+
+    As a context manager it keeps the warnings that are shown inside, for ``topk-plugin report``,
+    and closes::
+
+        with RunLog(Path("runs/mine")) as log:
+            log.describe({"lr": 2e-4, "batch": 64})
+            ...
+            log.finish({"fid": 12.3})
 
     Args:
         folder: the run's folder; made if missing.
@@ -31,12 +45,28 @@ class RunLog:
     ) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # heavy: only when logging
 
-        self._path = folder / "metrics.jsonl"
+        self._folder, self._path = folder, folder / "metrics.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         if resume_step is not None and self._path.exists():
             self._forget_after(resume_step)
         purge = None if resume_step is None else resume_step + 1
         self._writer = SummaryWriter(str(events or folder / "tensorboard"), purge_step=purge)
+        self._writer.add_custom_scalars(LAYOUT)
+        self._step = 0 if resume_step is None else max(0, resume_step)
+        self._around = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._around.enter_context(kept_warnings(self.notice))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._around.close()
+        self.close()
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Log tag -> value at ``step``; a value that is not finite is null in ``metrics.jsonl``.
@@ -55,6 +85,7 @@ class RunLog:
             self._writer.add_scalar(tag, value, step)
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self._step = int(step)
 
     def histogram(self, step: int, tag: str, values: Tensor) -> None:
         """Log the distribution of the finite ``values`` (any shape) in TensorBoard, if any are."""
@@ -66,6 +97,100 @@ class RunLog:
     def image(self, step: int, tag: str, image: Tensor) -> None:
         """Log an image [3, H, W] in [0, 1] in TensorBoard."""
         self._writer.add_image(tag, image, step)
+
+    def notice(self, text: str) -> None:
+        """Keep a sentence about the run, such as a warning, at the step that was logged last."""
+        write_notice(self._folder, text, self._step)
+
+    # --- what a loop of one's own leaves beside its curves ---------------------------------
+
+    def describe(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        metrics: Sequence[str] = (),
+        class_names: Sequence[str] = (),
+        trained_by: str = "a training loop of its own",
+    ) -> None:
+        """Write ``config.yaml`` and ``environment.json``, and the settings for HParams.
+
+        Args:
+            settings: names -> text, numbers, True/False, None, or lists and mappings of these.
+                ``total_steps`` is read by reports.
+            metrics: the names of those that will be logged as ``metric/<name>``.
+            class_names: in the order of labels.
+            trained_by: in words.
+
+        Raises:
+            UserError: a file can't be written.
+        """
+        import yaml  # only here: importing the package brings torch alone
+
+        from topk_plugin.base.environment import environment
+
+        with atomic_write(self._folder / CONFIG) as temporary:
+            text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+            temporary.write_text(text, encoding="utf-8")
+        facts = {"trained_by": trained_by, "class_names": list(class_names)}
+        write_json(self._folder / ENVIRONMENT, environment() | facts)
+        self.hparams(settings, metrics)
+
+    def samples(self, step: int, images: Tensor, *, columns: int = 10) -> None:
+        """Write generated images as ``samples/step_<step>.png``; give the same latents every time.
+
+        Args:
+            step: when.
+            images: [N, C, H, W] in [-1, 1]: grey (C = 1), or red, green and blue first.
+            columns: images a row.
+
+        Raises:
+            UserError: the file can't be written.
+        """
+        from topk_plugin.base.sample_sheet import write_sheet
+
+        write_sheet(self._folder / "samples" / f"step_{int(step):06d}.png", images, columns)
+
+    def hparams(self, settings: Mapping[str, Any], metrics: Sequence[str] = ()) -> None:
+        """Show settings in TensorBoard's tab HParams, beside the last values of metrics.
+
+        Once a run, at its start: TensorBoard looks at the first call only.
+
+        Args:
+            settings: see :meth:`describe`; nested names are joined by dots.
+            metrics: names, of which ``metric/<name>`` is or will be logged; (): all scalars.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        tags = {f"metric/{name}": 0.0 for name in metrics}
+        experiment, start, _ = hparams(_flat(settings), tags)
+        self._add_summaries(*([experiment] if metrics else []), start)
+
+    def _add_summaries(self, *summaries: Any) -> None:
+        # SummaryWriter.add_hparams would open a run of its own in a folder below
+        for summary in summaries:
+            self._writer._get_file_writer().add_summary(summary)
+
+    def finish(self, metrics: Mapping[str, float] | None = None) -> None:
+        """Say that the run is over: log ``metric/<name>`` and write ``result.json``.
+
+        Args:
+            metrics: name -> final value.
+
+        Raises:
+            UserError: the file can't be written.
+        """
+        final = {name: float(value) for name, value in (metrics or {}).items()}
+        if final:
+            self.scalars(self._step, {f"metric/{name}": value for name, value in final.items()})
+        content = {"status": "finished", "steps": self._step, "metrics": final}
+        write_json(self._folder / RESULT, content)
+        self.end_hparams()
+
+    def end_hparams(self) -> None:
+        """Show in TensorBoard's tab HParams that the run is over."""
+        from torch.utils.tensorboard.summary import hparams
+
+        self._add_summaries(hparams({}, {})[2])
 
     def close(self) -> None:
         """Write out what is buffered."""
@@ -82,6 +207,17 @@ class RunLog:
                 kept.write(line + "\n")
         with atomic_write(self._path) as temporary:
             temporary.write_text(kept.getvalue(), encoding="utf-8")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
+    """Nested settings as one level of what HParams can show."""
+    flat: dict[str, bool | float | str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value if isinstance(value, bool | int | float) else str(value)
+    return flat
 
 
 def _number(tag: str, value: Any) -> int | float:

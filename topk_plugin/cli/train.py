@@ -201,16 +201,18 @@ def _run(options: argparse.Namespace, session: "Session", metrics: list[str]) ->
     )
     for line in describe_trainer(trainer, seed=seed, compiled=compiled):
         say(line)
-    for line in describe_plan(
+    plan = describe_plan(
         config, images=trainer.image_count, steps_per_epoch=trainer.steps_per_epoch
-    ):
+    )
+    for line in plan:
         say(line)
     _describe_checkpoint(session, trainer)
     if options.dry_run:
         if processes.is_first():
             print(config.to_yaml(), end="")
         return 0
-    return _train(options, session, trainer, metrics, seed)
+    notes = [line for line in plan if line.startswith(("note:", "warning:"))]
+    return _train(options, session, trainer, metrics, seed, notes)
 
 
 def _train(
@@ -219,6 +221,7 @@ def _train(
     trainer: "Trainer",
     metrics: list[str],
     run_seed: int,
+    notes: list[str],
 ) -> int:
     from topk_plugin.engine import processes
     from topk_plugin.engine.run import RunOptions, TrainingRun
@@ -263,6 +266,9 @@ def _train(
                 "options": asdict(run_options),
                 "device": session.device.type,
                 "processes": ranks.world_size(),
+                "class_names": list(session.images.class_names),
+                "measured_with": {} if evaluator is None else evaluator.describe(num_samples),
+                "notes": notes,
             }
             folder.write_start(session.config, command, facts)
         training = TrainingRun(

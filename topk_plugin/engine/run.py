@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from topk_plugin.base.notices import kept_warnings
 from topk_plugin.base.run_log import RunLog
 from topk_plugin.engine.checkpoint import LAST, Checkpoint, CheckpointFolder, RunProgress
 from topk_plugin.engine.config.config import Config
@@ -101,15 +102,16 @@ class TrainingRun:
         self.evaluator = evaluator
         self.options = options
         self.progress = RunProgress() if checkpoint is None else checkpoint.progress
-        self._say = say
+        self._say_only = say
         self._data = images.facts()
-        self._start_history_anew_if_measured_otherwise()
         # -1: a run that was killed before its first checkpoint starts anew, its log too
         self._log: RunLog | None = None
         self._checkpoints: CheckpointFolder | None = None
         if folder is not None:
             self._log = RunLog(folder.path, -1 if checkpoint is None else checkpoint.step)
+            self._log.hparams(self.config.to_dict(), () if evaluator is None else evaluator.keys)
             self._checkpoints = CheckpointFolder(folder.checkpoints)
+        self._start_history_anew_if_measured_otherwise()
         self._monitor: TopKMonitor | None = None
         top_k = topk_of(trainer.terms)
         if top_k is not None and top_k.topk is not None:
@@ -133,6 +135,7 @@ class TrainingRun:
         total = self.config.OPTIMIZATION.total_steps
         with (
             self._stop,
+            kept_warnings(self._keep),
             tqdm(
                 total=total,
                 initial=self.trainer.step_count,
@@ -147,6 +150,9 @@ class TrainingRun:
                 if self._is_finite():
                     self._save_checkpoint()
                 raise
+            else:
+                if self._log is not None:
+                    self._log.end_hparams()
             finally:
                 if self._log is not None:
                     self._log.close()
@@ -155,6 +161,15 @@ class TrainingRun:
         if self.folder is not None:
             self.folder.write_result(result)
         return result
+
+    def _say(self, line: str) -> None:
+        """Print a line about what the run's reader should know, and keep it."""
+        self._say_only(line)
+        self._keep(line)
+
+    def _keep(self, line: str) -> None:
+        if self._log is not None:
+            self._log.notice(line)
 
     # --- the loop --------------------------------------------------------------------------
 
@@ -228,7 +243,7 @@ class TrainingRun:
         if bar.disable:
             left = (self.config.OPTIMIZATION.total_steps - step) * self.trainer.images_per_step
             line = " ".join(f"{name} {value}" for name, value in figures.items())
-            self._say(f"step {step:,}: {line} ETA {tqdm.format_interval(left / rate)}")
+            self._say_only(f"step {step:,}: {line} ETA {tqdm.format_interval(left / rate)}")
 
     def _evaluate(self, step: int) -> None:
         """Sample grid, histograms and metrics of this step."""

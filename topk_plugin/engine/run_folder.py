@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from topk_plugin.base import run_log
 from topk_plugin.base.environment import environment
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import atomic_write, remove_leftovers, unwritable, write_json
@@ -13,7 +14,9 @@ from topk_plugin.engine.checkpoint import FOLDER, LAST, PREVIOUS
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.printable_paths import printable
 
-CONFIG, ENVIRONMENT, RESULT, LOCK = "config.yaml", "environment.json", "result.json", ".lock"
+CONFIG, ENVIRONMENT, RESULT = run_log.CONFIG, run_log.ENVIRONMENT, run_log.RESULT
+LOCK = ".lock"
+TRAINED_BY = "the built-in trainer"
 
 
 class RunFolder:
@@ -83,7 +86,8 @@ class RunFolder:
         """
         with atomic_write(self.path / CONFIG) as temporary:
             temporary.write_text(config.to_yaml(), encoding="utf-8")
-        write_json(self.path / ENVIRONMENT, environment() | {"command": command} | facts)
+        told = {"trained_by": TRAINED_BY, "command": command}
+        write_json(self.path / ENVIRONMENT, environment() | told | facts)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json.

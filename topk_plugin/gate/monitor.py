@@ -6,15 +6,27 @@
     ...                                  # after each generator step
     monitor.update()
     if step % 100 == 0:
-        log.scalars(step, monitor.scalars())
+        monitor.log(log, step)           # now and then with the batch's images too
 """
 
 import math
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from topk_plugin.gate.topk import TopK
+
+
+class Log(Protocol):
+    """What :meth:`TopKMonitor.log` writes to, such as a :class:`topk_plugin.RunLog`."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def histogram(self, step: int, tag: str, values: Tensor) -> None: ...
+
+    def image(self, step: int, tag: str, image: Tensor) -> None: ...
 
 
 class TopKMonitor:
@@ -48,6 +60,27 @@ class TopKMonitor:
             self._seen = torch.zeros_like(self._kept)
         self._kept.index_add_(0, stats.labels, stats.mask.to(self._kept.dtype))
         self._seen.index_add_(0, stats.labels, torch.ones_like(stats.mask, dtype=self._kept.dtype))
+
+    def log(self, log: Log, step: int, images: Tensor | None = None) -> None:
+        """Log :meth:`scalars`; with images also the histogram and the picture.
+
+        Args:
+            log: where to.
+            step: where on the curves.
+            images: [B, C, H, W] in [-1, 1] that passed the gate last: then ``topk/scores`` and,
+                once something is dropped, ``topk/kept_vs_dropped`` are logged too.
+
+        Raises:
+            RuntimeError: no batch has passed the gate yet.
+            ValueError: images are of another shape.
+        """
+        log.scalars(step, self.scalars())
+        if images is None:
+            return
+        log.histogram(step, "topk/scores", self.scores())
+        picture = self.kept_vs_dropped(images)
+        if picture is not None:
+            log.image(step, "topk/kept_vs_dropped", picture)
 
     def scalars(self) -> dict[str, float]:
         """Tag -> value, for the last batch; the keep rates since the last reading.

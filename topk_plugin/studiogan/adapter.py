@@ -15,6 +15,12 @@ from topk_plugin.studiogan.drivers import GateDriver, OffDriver, SliceDriver
 from topk_plugin.studiogan.flags import TopKFlags
 from topk_plugin.studiogan.plan_line import plan_line
 from topk_plugin.studiogan.resume import STATE_KEY, Resumption, progress_of
+from topk_plugin.studiogan.run_facts import (
+    TRAINED_BY,
+    NoticeHandler,
+    class_names_of,
+    settings_of,
+)
 from topk_plugin.studiogan.swap import swapped
 from topk_plugin.studiogan.wandb_bridge import WandbBridge
 
@@ -79,6 +85,8 @@ class TopKWorker(_Base):
         if isinstance(wandb, WandbBridge) and trains and resumed is not None:
             wandb.resume_step = resumed.step
         super().__init__(**kwargs)
+        if trains and self._run_log is not None:
+            self._describe_run(self._run_log)
         if self.global_rank == 0:
             self._divergence = DivergenceWatch(self.logger)
             if resumed is not None:
@@ -179,6 +187,14 @@ class TopKWorker(_Base):
 
         with swapped(self._studiogan.misc, "save_model", save_model):
             super().save(step=step, is_best=is_best)
+
+    def _describe_run(self, log: RunLog) -> None:
+        log.describe(
+            settings_of(self.cfgs),
+            class_names=class_names_of(self.train_dataloader),
+            trained_by=TRAINED_BY,
+        )
+        self.logger.addHandler(NoticeHandler(log.notice))
 
     @property
     def _run_log(self) -> RunLog | None:

@@ -77,7 +77,8 @@ class WandbBridge:
             dir, name, options: as ``wandb.init`` has them.
         """
         folder = Path(dir) / "tensorboard" / name
-        self.run_log = RunLog(folder, self.resume_step, events=folder)
+        # entered, so that it keeps warnings, until finish()
+        self.run_log = RunLog(folder, self.resume_step, events=folder).__enter__()
         trouble = _no_wandb() or self._start_package(dir=dir, name=name, **options)
         if trouble is None:
             print(f"Logging to TensorBoard ({folder}) and to wandb.", flush=True)
@@ -116,7 +117,7 @@ class WandbBridge:
     def finish(self) -> None:
         """Close both."""
         if self.run_log is not None:
-            self.run_log.close()
+            self.run_log.__exit__(None, None, None)
             self.run_log = None
         if self._package is not None:
             self._package.finish()

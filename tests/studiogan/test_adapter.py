@@ -24,6 +24,8 @@ from torch.utils.data import DataLoader, Subset
 
 from topk_plugin import KSchedule
 from topk_plugin.base.errors import UserError
+from topk_plugin.report.find import run_folders
+from topk_plugin.report.read_run import read_run
 from topk_plugin.studiogan.adapter import adapted_worker
 from topk_plugin.studiogan.resume import STATE_KEY, Resumption
 
@@ -461,6 +463,24 @@ def test_a_training_that_diverges_is_told(mini: Mini, loss: dict[str, Any]) -> N
 
 def test_a_healthy_training_is_not_called_diverged(gated: Run) -> None:
     assert "Diverged" not in gated.log()
+
+
+# --- what a report reads -----------------------------------------------------------------------
+
+
+def test_the_run_leaves_what_a_report_needs(mini: Mini, gated: Run) -> None:
+    (folder,) = run_folders([gated.save])
+    run = read_run(folder, "gated")
+    assert (run.trained_by, run.state) == ("PyTorch-StudioGAN with topk-plugin", "finished")
+    assert run.settings["LOSS.topk_gamma"] == "0.7"
+    assert run.settings["OPTIMIZATION.total_steps"] == str(STEPS - 1)  # StudioGAN trains one more
+    assert "OPTIMIZATION.g_optimizer" not in run.settings  # an object, which StudioGAN keeps there
+    assert run.scalars["loss/generator"].steps.tolist() == list(range(1, STEPS + 1))
+    assert {"samples/generated_images", "topk/kept_vs_dropped"} <= run.pictures.keys()
+    assert len(run.histograms) > 0
+    broken = mini(loss=GATE, OPTIMIZATION={"lr": math.inf}).check()
+    notices = read_run(run_folders([broken.save])[0], "broken").notices
+    assert any(notice.text.startswith("Diverged: ") for notice in notices)
 
 
 # --- refusals ----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def describe_result(result: dict[str, Any], folder: Path, *, total_steps: int) -
     rows = [
         ("training time", str(timedelta(seconds=round(result["training_seconds"])))),
         ("pictures", str(folder / "samples")),
-        ("curves", f"tensorboard --logdir {where}"),
+        ("curves", f"topk-plugin report {where}, or tensorboard --logdir {where}"),
     ]
     diverged = result["status"] == "diverged"
     if diverged:

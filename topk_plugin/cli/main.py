@@ -17,6 +17,7 @@ from topk_plugin.cli import (
     evaluate,
     export,
     mixture,
+    report,
     runs,
     sample,
     schedule,
@@ -29,8 +30,8 @@ from topk_plugin.cli.sentences import sentence_of
 from topk_plugin.version import __version__
 
 COMMANDS = (
-    *(train, evaluate, sample, export, study, schedule, mixture, studiogan, data, configs, runs),
-    doctor,
+    *(train, evaluate, sample, export, study, report, schedule, mixture, studiogan),
+    *(data, configs, runs, doctor),
 )
 IN_SEVERAL_PROCESSES = ("train", "evaluate", "sample")
 

@@ -1,0 +1,1 @@
+"""What runs and studies look like: one self-contained HTML page, from what they left on disk."""

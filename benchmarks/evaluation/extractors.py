@@ -2,8 +2,9 @@
 
     python -m benchmarks.evaluation.extractors -data train.zip -ref test.zip --runs runs/extractors
 
-Real images are damaged in ways that rise step by step, and measured against other real images; a
-distance is to rise with them. Then the bias and the spread of the distance by the number of images.
+Real images are damaged in ways that rise step by step, and measured against other real images; the
+Frechet and the kernel distance are to rise with them. Then the bias and the spread of both by the
+number of images.
 What is measured already is not measured again: stopped, the same command goes on.
 """
 
@@ -38,6 +39,8 @@ SEED = 0
 # The most disjoint parts in which the spread at one number of images is measured.
 MOST_PARTS = 5
 UNDAMAGED = "real images"
+DAMAGED_BY = ("fid", "kid", "prdc")
+"""The metrics of a damaged set."""
 KEPT_AT_ONCE = 5000
 """Images whose features a kill may cost, at most."""
 CPU = torch.device("cpu")
@@ -204,16 +207,16 @@ def _measure(
     for damage in (damage for damage in DAMAGES if damage.possible(pool)):
         for level in damage.levels:
             row = damage.row(level)
-            if row not in done:
+            if not _has(done, row, DAMAGED_BY):
                 images = _damaged(damage, pool, options.samples, level)
-                yield row, _values(features(images, row), real, ("fid", "prdc"))
+                yield row, _values(features(images, row), real, DAMAGED_BY)
     counts = [count for count in options.counts if count <= len(pool.images)]
     everything: Tensor | None = None
-    metrics = ("fid", "fid_inf") if options.extrapolate else ("fid",)
+    metrics = ("fid", "kid", *(("fid_inf",) if options.extrapolate else ()))
     for count in dict.fromkeys((options.samples, *counts)):
         row = f"{UNDAMAGED}, {count:,}"
         wanted = (*metrics, *(("prdc",) if count == options.samples else ()))
-        if row in done and all(METRICS[m].keys[0].other in done[row] for m in wanted):
+        if _has(done, row, wanted):
             continue
         if everything is None:
             most = min(len(pool.images), max([MOST_PARTS * options.samples, *counts]))
@@ -225,6 +228,11 @@ def _measure(
             same = reference.labels[nearest] == pool.labels[:count]
             found["nearest_of_the_same_class"] = float(same.double().mean())
         yield row, found
+
+
+def _has(done: dict[str, Any], row: str, metrics: tuple[str, ...]) -> bool:
+    """Whether a row is there with all of the metrics."""
+    return all(METRICS[name].keys[0].other in done.get(row, {}) for name in metrics)
 
 
 def _damaged(damage: Damage, pool: Pool, samples: int, level: float) -> Tensor:

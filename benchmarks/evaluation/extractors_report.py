@@ -6,6 +6,7 @@ from typing import Any
 from topk_plugin.evaluation.extractor_names import NETWORKS
 
 REAL = "real images, {:,}"
+DISTANCES = {"frechet_distance": "Frechet distance", "kernel_distance": "kernel distance"}
 
 
 def report(results: dict[str, Any]) -> str:
@@ -38,26 +39,32 @@ def report(results: dict[str, Any]) -> str:
             f"{real['nearest_of_the_same_class']:.1%} | {real['frechet_distance']:.4g} "
             f"({real['frechet_distance_std']:.2g}) |"
         )
-    lines += ["", *_damage_table(results), *_shape_table(results), *_count_table(results)]
-    return "\n".join(lines) + "\n"
+    lines.append("")
+    for measure in DISTANCES:
+        lines += _damage_table(results, measure)
+    lines += _shape_table(results)
+    for measure in DISTANCES:
+        lines += _count_table(results, measure)
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _damage_table(results: dict[str, Any]) -> list[str]:
-    """Distances, in what blur of the first level does, so that extractors compare."""
+def _damage_table(results: dict[str, Any], measure: str) -> list[str]:
+    """What a distance says to every damage, in its own size and in standard deviations."""
     extractors = results["extractors"]
+    shown = DISTANCES[measure]
     lines = [
-        f"## Damaged images, {results['samples']:,} a set",
+        f"## Damaged images, {results['samples']:,} a set: {shown}",
         "",
-        "Frechet distance above that of as many real images; behind it how many standard "
-        "deviations of real sets that is. A kind of damage whose distance does not rise from "
-        "level to level, or whose first level is under 3 standard deviations, is marked.",
+        f"{shown[:1].upper()}{shown[1:]} above that of as many real images; behind it how many "
+        "standard deviations of real sets that is. A kind of damage whose distance does not rise "
+        "from level to level, or whose first level is under 3 standard deviations, is marked.",
         "",
         f"| damage | {' | '.join(extractors)} |",
         "|---" * (1 + len(extractors)) + "|",
     ]
     remarks: list[str] = []
     for name, levels in results["damages"].items():
-        found = {spec: _excess(results, spec, name, levels) for spec in extractors}
+        found = {spec: _excess(results, spec, name, levels, measure) for spec in extractors}
         for index, level in enumerate(levels):
             cells = []
             for values in found.values():
@@ -81,15 +88,15 @@ def _damage_table(results: dict[str, Any]) -> list[str]:
 
 
 def _excess(
-    results: dict[str, Any], spec: str, name: str, levels: list[float]
+    results: dict[str, Any], spec: str, name: str, levels: list[float], measure: str
 ) -> list[tuple[float, float]] | None:
     """Distance above real images' and the same in standard deviations, for each level."""
     rows = results["extractors"][spec]["rows"]
     if name.format(f"{levels[0]:g}") not in rows:
         return None
     real = rows[REAL.format(results["samples"])]
-    base, std = real["frechet_distance"], real["frechet_distance_std"]
-    found = [rows[name.format(f"{level:g}")]["frechet_distance"] - base for level in levels]
+    base, std = real[measure], real[f"{measure}_std"]
+    found = [rows[name.format(f"{level:g}")][measure] - base for level in levels]
     return [(value, value / std) for value in found]
 
 
@@ -118,16 +125,22 @@ def _shape_table(results: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _count_table(results: dict[str, Any]) -> list[str]:
-    """Bias and spread by the number of images."""
+def _count_table(results: dict[str, Any], measure: str) -> list[str]:
+    """Bias and spread of a distance by the number of images."""
     extractors = results["extractors"]
-    lines = [
-        "## Bias and spread by the number of images",
-        "",
+    about = (
         "Frechet distance of undamaged real images, which would be 0 for infinitely many on both "
         "sides; behind it the standard deviation of disjoint sets, where there are at least two. "
         "Where it was asked for, the distance extrapolated to infinitely many images (fid_inf) "
-        "follows; the reference's own size is not extrapolated.",
+        "follows; the reference's own size is not extrapolated."
+        if measure == "frechet_distance"
+        else "Kernel distance of the same sets. It has no bias: its mean over many sets is 0, or "
+        "what the two splits really differ by."
+    )
+    lines = [
+        f"## Bias and spread by the number of images: {DISTANCES[measure]}",
+        "",
+        about,
         "",
         f"| images | {' | '.join(extractors)} |",
         "|---" * (1 + len(extractors)) + "|",
@@ -144,13 +157,11 @@ def _count_table(results: dict[str, Any]) -> list[str]:
         for measured in extractors.values():
             row = measured["rows"].get(REAL.format(count), {})
             parts = [
-                _with_spread(row, name)
-                for name in ("frechet_distance", "frechet_distance_infinity")
-                if name in row
+                _with_spread(row, name) for name in (measure, f"{measure}_infinity") if name in row
             ]
             cells.append(", extrapolated ".join(parts))
         lines.append(f"| {count:,} | {' | '.join(cells)} |")
-    return lines
+    return [*lines, ""]
 
 
 def _with_spread(row: dict[str, Any], name: str) -> str:

@@ -278,8 +278,15 @@ def test_a_sequential_study_judges_at_its_looks_only(tmp_path: Path) -> None:
     assert undecided_gans(results) == []
     page_of = tmp_path / "report"
     report(study, asked, tmp_path, page_of)
-    assert "better after 8 pairs" in (page_of / "README.md").read_text()
+    page = (page_of / "README.md").read_text()
+    assert "better after 8 pairs" in page
+    assert "Pairs so far, of at least 8 and at most 20: BigGAN: topk 11.\n" in page
     # without one of the first eight no look is reached
-    (tmp_path / asked[3].name / "run.json").unlink()
+    (tmp_path / asked[1].name / "run.json").unlink()
     results = Results.read(study, asked, tmp_path)
     assert undecided_gans(results) == ["BigGAN"]
+    report(study, asked, tmp_path, page_of)
+    page = (page_of / "README.md").read_text()
+    assert "BigGAN: topk 1. **Where there are fewer than 8, nothing is judged yet**" in page
+    assert page.count("no look yet: 1 of 8 pairs") == 2  # a line in both tables
+    assert "| better" not in page

@@ -126,6 +126,7 @@ def _page(
         "",
         f"`{command}`: {len(runs)} of {results.count_planned()} runs are finished. "
         f"{_when_verdicts_come(study)}",
+        *(_pairs_so_far(results, rows) if study.sequential else []),
         "",
         *_protocol(results),
         *_diverged(runs),
@@ -188,6 +189,35 @@ def _when_verdicts_come(study: Study) -> str:
         f"A comparison is looked at after so many pairs and no others: {shown}. Together the looks "
         "err in at most 5 % of comparisons without a difference; what is decided stays decided."
     )
+
+
+def _pairs_so_far(results: Results, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """How far a sequential study is, and that nothing is judged before its first look."""
+    primary = _primary(results)
+    counted = {
+        (row["gan"], row["arm"]): row.get("counted", 0)
+        for row in rows
+        if row["measure"] == primary
+    }
+    parts, early = [], False
+    for gan, arms in results.planned.items():
+        found = {
+            arm: counted.get((gan, arm), 0) for arm in arms if arm != results.study.baseline
+        }
+        if found:
+            parts.append(f"{gan}: {', '.join(f'{arm} {pairs}' for arm, pairs in found.items())}")
+            early |= min(found.values()) < PAIRS[0]
+    lines = [
+        "",
+        f"Pairs so far, of at least {results.study.fewest} and at most {PAIRS[-1]}: "
+        f"{'; '.join(parts)}.",
+    ]
+    if early:
+        lines[-1] += (
+            f" **Where there are fewer than {PAIRS[0]}, nothing is judged yet**: the changes and "
+            "intervals below describe what is there, and are no result."
+        )
+    return lines
 
 
 def _protocol(results: Results) -> list[str]:
@@ -286,12 +316,19 @@ def _table(
             else:
                 cells.append(change(row))
                 cells.append("" if found.get("holm") is None else f"{found['holm']:.3f}")
-                verdict = found.get("verdict") or ("runs missing" if measure in deciding else "")
-                if found.get("look"):
-                    verdict += f" after {found['look']} pairs"
-                cells.append(verdict)
+                cells.append(_verdict(row) if measure in deciding else "")
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """What a row's difference is judged to be, or why it is not yet."""
+    found = row["difference"]
+    if found.get("look"):
+        return f"{found['verdict']} after {found['look']} pairs"
+    if "counted" in row:
+        return f"no look yet: {row['counted']} of {PAIRS[0]} pairs"
+    return found.get("verdict") or "runs missing"
 
 
 def change(row: dict[str, Any]) -> str:

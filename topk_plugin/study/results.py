@@ -211,7 +211,8 @@ def comparisons(results: Results) -> list[dict[str, Any]]:
     the effects; None without a pair. Of the deciding measures a difference also has ``holm`` and
     ``verdict``, corrected for all arms that are compared with the same baseline, and both None
     until every planned run of both arms is finished, or, in a sequential study, the first look is
-    reached (``look``: after how many pairs the last word was said).
+    reached (``look``: after how many pairs the last word was said; the row's ``counted``: how many
+    pairs there are for looks, without a gap in the seeds).
     """
     rows: list[dict[str, Any]] = []
     deciding = results.deciding()
@@ -277,8 +278,9 @@ def _judge(results: Results, family: list[dict[str, Any]], measure: str, tests: 
         return
     in_order = [_without_gaps(results, row) for row in family]
     found = judge_in_turn(in_order, lower_is_better=lower, tests=tests)
-    for row, each in zip(family, found, strict=True):
+    for row, pairs, each in zip(family, in_order, found, strict=True):
         row["difference"] |= each
+        row["counted"] = len(pairs)
 
 
 def _over(results: Results, row: dict[str, Any]) -> set[int]:

@@ -19,9 +19,11 @@ def test_a_second_start_measures_only_what_is_missing(tmp_path, monkeypatch, cap
     assert rows["real images, 60"]["sets"] == 5
     assert rows["4 x 4 tiles shuffled"]["coverage"] < rows["real images, 60"]["coverage"]
     capsys.readouterr()
+    del rows["4 x 4 tiles shuffled"]["kernel_distance"]  # as a file of an older version
+    (tmp_path / "runs" / "results.json").write_text(json.dumps(first))
 
     def measured_again(*arguments, what, **others):
-        assert what in ("real images",), f"{what} was measured before"
+        assert what in ("real images", "4 x 4 tiles shuffled"), f"{what} was measured before"
         return extract(*arguments, what=what, **others)
 
     extract = extractors.extract_features
@@ -31,22 +33,28 @@ def test_a_second_start_measures_only_what_is_missing(tmp_path, monkeypatch, cap
     second = json.loads((tmp_path / "report" / "results.json").read_text())
     more = second["extractors"]["builtin"]["rows"]
     assert set(more) - set(rows) == {"real images, 400"}
+    assert more["4 x 4 tiles shuffled"]["kernel_distance"] > 0
     assert more["real images, 60"]["frechet_distance"] == pytest.approx(
         rows["real images, 60"]["frechet_distance"]
     )
     text = (tmp_path / "report" / "README.md").read_text()
-    assert "| 400 | " in text
-    assert "extrapolated" in text.splitlines()[-1]
+    frechet, kernel = (line for line in text.splitlines() if line.startswith("| 400 | "))
+    assert "extrapolated" in frechet
+    assert float(kernel.split("|")[2].split()[0]) == pytest.approx(
+        more["real images, 400"]["kernel_distance"], rel=1e-3
+    )
 
 
 def test_the_report_marks_what_is_not_seen():
     def row(distance):
         return {
             "frechet_distance": distance,
+            "kernel_distance": distance / 100,
             **dict.fromkeys(("precision", "recall", "density", "coverage"), 0.5),
         }
 
-    real = {**row(1.0), "frechet_distance_std": 0.1, "nearest_of_the_same_class": 0.5}
+    real = {**row(1.0), "frechet_distance_std": 0.1, "kernel_distance_std": 0.0001}
+    real["nearest_of_the_same_class"] = 0.5
     measured = {
         "measured_with": {"extractor": "imagenet", "input_size": 96, "resize": "bicubic"},
         "rows": {
@@ -75,6 +83,7 @@ def test_the_report_marks_what_is_not_seen():
     assert marks == [
         '- imagenet@96: does not see "blur 1" (1.0 standard deviations).',
         '- imagenet@96: does not rise with "noise ...".',
+        '- imagenet@96: does not rise with "noise ...".',  # of the kernel distance
     ]
 
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from scipy import stats
 
-from benchmarks.paper.presets import BASELINE, PRESETS
+from benchmarks.paper.gans import BASELINE
+from benchmarks.paper.presets import PRESETS
 from topk_plugin.base.intervals import (
     CONFIDENCE,
     SIGNIFICANCE,
@@ -20,11 +21,14 @@ from topk_plugin.base.intervals import (
     judge,
     stratified,
 )
-from topk_plugin.study.results import percent
+from topk_plugin.study.results import kept_file, percent
 
 NOT_TESTED: Final = "not tested here yet"
+UNFINISHED: Final = "not finished, so nothing is judged"
+REGISTERED: Final = "registered, no pair is finished"
 DISTANCE: Final = "frechet_distance"
-SMALL: Final = "SNGAN-small"
+CLEARLY: Final = 0.6
+"""A critic with a lower AUROC is hardly better than guessing, and says nothing about top-k."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,10 @@ class Claim:
 
     Attributes:
         text: what is claimed.
-        verdict: "supported", "contradicted", "mixed ...", "not decided", "n of m cases run" or
-            ``NOT_TESTED``.
-        evidence: changes in percent (logarithms of ratios) with Student's intervals.
+        verdict: "supported", "contradicted", "mixed ...", "not decided", ``UNFINISHED``, or
+            ``NOT_TESTED`` with the reason.
+        evidence: changes in percent (logarithms of ratios) with Student's intervals; while runs
+            are missing, how many pairs there are.
         command: what gave them.
     """
 
@@ -45,11 +50,29 @@ class Claim:
     command: str
 
 
+@dataclass(frozen=True)
+class Case:
+    """What a claim is tested on.
+
+    Attributes:
+        name: in the table.
+        logs: log(one / other) for each seed; None until all planned pairs are there.
+        pairs: how many are there.
+        needed: how many there have to be.
+    """
+
+    name: str
+    logs: Values | None
+    pairs: int
+    needed: int
+
+
 class Summary:
     """The rows of a preset's summary.json; none where the preset was not run."""
 
     def __init__(self, results: Path, preset: str) -> None:
-        file = results / f"reproduce-{preset}" / "summary.json"
+        self._folder = results / f"reproduce-{preset}"
+        file = self._folder / "summary.json"
         self._rows: list[dict[str, Any]] = []
         if file.exists():
             self._rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
@@ -60,103 +83,126 @@ class Summary:
         """All that the preset has."""
         return [gan.name for gan in self.preset.gans]
 
-    def relative(
-        self, one: tuple[str, str], other: tuple[str, str], measure: str = DISTANCE
-    ) -> Values | None:
-        """log(one / other) of two (GAN, arm) for each seed; None until all seeds are there."""
-        return log_ratios(self.values(*one, measure), self.values(*other, measure))
+    def case(self, gan: str, arm: str, measure: str = DISTANCE, *, name: str | None = None) -> Case:
+        """An arm against the baseline of its GAN, called ``name`` or like the GAN."""
+        return against(name or gan, (self, gan, arm), (self, gan, BASELINE), measure)
 
-    def values(self, gan: str, arm: str, measure: str = DISTANCE) -> dict[int, float] | None:
-        """Seed -> value of the run; None while a run is missing.
+    def values(self, gan: str, arm: str, measure: str) -> tuple[dict[int, float], int, int]:
+        """Seed -> value of the runs; how many runs are missing; and how many there have to be.
 
-        Of a sequential preset the first pairs that it has in any case, as its protocol says.
+        Of a sequential preset the first pairs that it has in any case, as its protocol says. A
+        run that diverged is over, and has no value.
         """
+        planned = next(each for each in self.preset.gans if each.name == gan)
+        needed = self.preset.fewest if self.preset.sequential else planned.seeds
+        found: dict[int, float] = {}
         for row in self._rows:
-            if (row["gan"], row["arm"], row["measure"]) != (gan, arm, measure):
-                continue
-            found: dict[int, float] = dict(zip(row["seeds"], row["values"], strict=True))
-            if not self.preset.sequential:
-                return found if len(found) == row["planned"] else None
-            first = self.preset.gan(gan).first_seed
-            needed = range(first, first + self.preset.fewest)
-            if not found.keys() >= set(needed):
-                return None
-            return {seed: found[seed] for seed in needed}
-        return None
+            if (row["gan"], row["arm"], row["measure"]) == (gan, arm, measure):
+                found = dict(zip(row["seeds"], row["values"], strict=True))
+                if not self.preset.sequential:
+                    needed = int(row["planned"])
+        seeds = range(planned.first_seed, planned.first_seed + needed)
+        missing = sum(
+            seed not in found and not kept_file(self._folder, gan, arm, seed).exists()
+            for seed in seeds
+        )
+        return {seed: found[seed] for seed in seeds if seed in found}, missing, needed
+
+    def curve(self, gan: str, arm: str, seed: int) -> dict[int, float]:
+        """Step -> distance along a run, from the run's file in the report."""
+        content = json.loads(kept_file(self._folder, gan, arm, seed).read_text(encoding="utf-8"))
+        return {look["step"]: look[DISTANCE] for look in content["history"] if DISTANCE in look}
 
 
-def log_ratios(one: dict[int, float] | None, other: dict[int, float] | None) -> Values | None:
-    """log(one / other) for each seed of both; None where one of them is not complete."""
-    if one is None or other is None:
-        return None
-    both = [seed for seed in one if seed in other]
-    if len(both) < max(2, min(len(one), len(other))):
-        return None
-    return np.array([np.log(one[seed] / other[seed]) for seed in both])
+Side = tuple[Summary, str, str]
+"""A preset's summary, a GAN and an arm."""
 
 
-Case = tuple[str, Values | None]
+def against(name: str, one: Side, other: Side, measure: str = DISTANCE) -> Case:
+    """The case of one arm over another."""
+    (mine, missing, needed), (theirs, missing_too, needed_too) = (
+        summary.values(gan, arm, measure) for summary, gan, arm in (one, other)
+    )
+    both = [seed for seed in mine if seed in theirs]
+    logs = None
+    if not missing and not missing_too and len(both) >= 2:
+        logs = np.array([np.log(mine[seed] / theirs[seed]) for seed in both])
+    return Case(name, logs, len(both), min(needed, needed_too))
 
 
 def claims(results: Path) -> list[Claim]:
     """The paper's claims in order; ``results`` is benchmarks/results."""
-    cpu, ablations = Summary(results, "cpu"), Summary(results, "ablations")
-    anomaly, paper = Summary(results, "anomaly"), Summary(results, "paper")
+    cpu, anomaly, paper = (Summary(results, name) for name in ("cpu", "anomaly", "paper"))
     images, settings = Summary(results, "images"), Summary(results, "image-ablations")
-    top, base, both = "topk", BASELINE, f"{images.command}, {settings.command}"
-    batches: list[Case] = [
-        ("batch 32", settings.relative(("SNGAN batch 32", top), ("SNGAN batch 32", base))),
-        ("batch 64", images.relative(("SNGAN", top), ("SNGAN", base))),
-        ("batch 128", settings.relative(("SNGAN batch 128", top), ("SNGAN batch 128", base))),
-    ]
-    papers = images.values("SNGAN", top)
-    others: list[Case] = [
-        (f"{arm}, SNGAN", log_ratios(papers, settings.values("SNGAN", arm)))
-        for arm in ("randomk", "bottomk")
-    ]
+    more, long = Summary(results, "image-more"), Summary(results, "image-long")
+    top, both = "topk", f"{images.command}, {settings.command}"
+    papers = (images, "SNGAN", top)
     return [
         _all_of(
             "CIFAR-10, class-conditional, BigGAN with ICR: a lower FID (9.21 -> 8.57)",
-            [(gan, paper.relative((gan, top), (gan, base), "fid")) for gan in paper.gans()],
+            [paper.case(gan, top, "fid") for gan in paper.gans()],
             paper.command,
+            why="it takes a GPU for days",
         ),
         _many_gans(
             "Top-k training lowers the distance of many GANs",
-            [(gan, cpu.relative((gan, top), (gan, base))) for gan in cpu.gans()],
+            [cpu.case(gan, top) for gan in cpu.gans()],
             cpu.command,
         ),
         *(
             _many_gans(
                 f"The same with twelve pairs and more looks, {name}",
-                [(gan, images.relative((gan, arm), (gan, base))) for gan in images.gans()],
+                [images.case(gan, arm) for gan in images.gans()],
                 images.command,
+                why=REGISTERED,
             )
             for arm, name in ((top, "the paper's schedule"), ("released", "k released again"))
         ),
-        _more_for_simple_gans(cpu),
-        _all_of("At small and large batches", batches, both),
+        _more_for_simple_gans(
+            "The simpler the GAN, the larger the gain (DCGAN against BigGAN)",
+            cpu.case("DCGAN", top),
+            cpu.case("BigGAN", top),
+            cpu.command,
+        ),
+        _more_for_simple_gans(
+            "The same with an SNGAN without classes against BigGAN",
+            more.case("SNGAN unconditional", top),
+            images.case("BigGAN", top),
+            f"{images.command}, {more.command}",
+        ),
+        _sooner_or_better(long),
+        _all_of(
+            "At small and large batches",
+            [
+                settings.case("SNGAN batch 32", top, name="batch 32"),
+                images.case("SNGAN", top, name="batch 64"),
+                settings.case("SNGAN batch 128", top, name="batch 128"),
+            ],
+            both,
+            why=REGISTERED,
+        ),
         _all_of(
             "Dropping samples early (k at its floor after 5 % of the run) hurts",
-            [("early, SNGAN", log_ratios(settings.values("SNGAN", "early"), papers))],
+            [against("early, SNGAN", (settings, "SNGAN", "early"), papers)],
             both,
             higher=True,
+            why=REGISTERED,
         ),
         _nothing(
             "A large nu changes nothing",
-            [("nu 0.9", ablations.relative((f"{SMALL} nu 0.9", top), (SMALL, base)))],
-            ablations.command,
+            [more.case("SNGAN", "nu90", name="nu 0.9, SNGAN")],
+            more.command,
         ),
         _all_of(
             "It matters which samples are kept: top-k against random-k and bottom-k",
-            others,
+            [
+                against(f"{arm}, SNGAN", papers, (settings, "SNGAN", arm))
+                for arm in ("randomk", "bottomk")
+            ],
             both,
+            why=REGISTERED,
         ),
-        _all_of(
-            "The critic finds a class that it never saw better (AUPRC)",
-            [("mean of the classes", _over_classes(anomaly))],
-            anomaly.command,
-            higher=True,
-        ),
+        _anomaly(anomaly),
     ]
 
 
@@ -167,42 +213,63 @@ def table(found: Sequence[Claim]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _all_of(text: str, cases: Sequence[Case], command: str, *, higher: bool = False) -> Claim:
+def _all_of(
+    text: str, cases: Sequence[Case], command: str, *, higher: bool = False, why: str = ""
+) -> Claim:
     """Supported where every case is decided as claimed: lower, or ``higher``."""
-    tested = [(name, values) for name, values in cases if values is not None]
-    family = [difference(values, np.zeros_like(values)) for _, values in tested]
-    judge(family, lower_is_better=not higher, tests=len(cases))
-    shown = "; ".join(f"{name}: {_percent(values)}, {len(values)} pairs" for name, values in tested)
-    if not tested:
-        return Claim(text, NOT_TESTED, "", command)
+    unfinished = _unfinished(text, cases, command, why)
+    if unfinished is not None:
+        return unfinished
+    family = [_against_zero(case) for case in cases]
+    judge(family, lower_is_better=not higher)
     verdicts = [found["verdict"] for found in family]
-    return Claim(text, _together(verdicts, len(cases)), shown, command)
+    return Claim(text, _together(verdicts), _listed(cases), command)
 
 
-def _many_gans(text: str, cases: Sequence[Case], command: str) -> Claim:
+def _many_gans(text: str, cases: Sequence[Case], command: str, *, why: str = "") -> Claim:
     """About GANs as a kind: one test of their mean, each GAN counting alike."""
-    tested = [(name, values) for name, values in cases if values is not None]
-    if not tested:
-        return Claim(text, NOT_TESTED, "", command)
-    shown = "; ".join(f"{name}: {_percent(values)}, {len(values)} pairs" for name, values in tested)
-    if len(tested) < len(cases):
-        return Claim(text, f"{len(tested)} of {len(cases)} cases run", shown, command)
-    found = stratified([values for _, values in tested])
+    unfinished = _unfinished(text, cases, command, why)
+    if unfinished is not None:
+        return unfinished
+    found = stratified([case.logs for case in cases if case.logs is not None])
     verdict = f"{UNDECIDED} on average"
     if found["t_test"] is not None and found["t_test"] < SIGNIFICANCE:
         verdict = f"{'supported' if found['mean'] < 0 else 'contradicted'} on average"
     # an average can be one GAN's doing
-    family = [difference(values, np.zeros_like(values)) for _, values in tested]
+    family = [_against_zero(case) for case in cases]
     judge(family, lower_is_better=True)
-    alone = _together([each["verdict"] for each in family], len(cases))
+    alone = _together([each["verdict"] for each in family])
     together = _shown(found["mean"], found["interval"])
-    evidence = f"average of the GANs: {together}; {shown}"
+    evidence = f"average of the GANs: {together}; {_listed(cases)}"
     return Claim(text, f"{verdict}; one by one: {alone}", evidence, command)
 
 
-def _together(verdicts: Sequence[str], cases: int) -> str:
-    if len(verdicts) < cases:
-        return f"{len(verdicts)} of {cases} cases run"
+def _unfinished(text: str, cases: Sequence[Case], command: str, why: str) -> Claim | None:
+    """The line of a claim some of whose pairs are missing: it tells how many, and no change."""
+    if all(case.logs is not None for case in cases):
+        return None
+    if not any(case.pairs for case in cases):
+        return Claim(text, f"{NOT_TESTED}: {why}" if why else NOT_TESTED, "", command)
+    shown = "; ".join(f"{case.name}: {case.pairs} of {case.needed} pairs" for case in cases)
+    return Claim(text, UNFINISHED, shown, command)
+
+
+def _against_zero(case: Case) -> dict[str, Any]:
+    assert case.logs is not None, "unfinished claims are not tested"
+    return difference(case.logs, np.zeros_like(case.logs))
+
+
+def _listed(cases: Sequence[Case]) -> str:
+    """The change of each case."""
+    return "; ".join(
+        f"{case.name}: {_percent(case.logs)}, {len(case.logs)} pairs"
+        for case in cases
+        if case.logs is not None
+    )
+
+
+def _together(verdicts: Sequence[str]) -> str:
+    cases = len(verdicts)
     better, worse = verdicts.count("better"), verdicts.count("worse")
     if better and worse:
         return f"mixed: as claimed in {better} of {cases}, the contrary in {worse}"
@@ -214,7 +281,7 @@ def _together(verdicts: Sequence[str], cases: int) -> str:
 
 def _nothing(text: str, cases: Sequence[Case], command: str) -> Claim:
     """A claim of no difference: few seeds can only contradict it."""
-    found = _all_of(text, cases, command)
+    found = _all_of(text, cases, command, why=REGISTERED)
     if found.verdict == UNDECIDED:
         found = replace(found, verdict="no difference seen, which few seeds can't prove")
     elif found.verdict in ("supported", "contradicted"):
@@ -222,24 +289,69 @@ def _nothing(text: str, cases: Sequence[Case], command: str) -> Claim:
     return found
 
 
-def _more_for_simple_gans(cpu: Summary) -> Claim:
-    """The log ratio of DCGAN less that of BigGAN; seeds of two GANs are no pairs."""
-    text = "The simpler the GAN, the larger the gain (DCGAN against BigGAN)"
-    simple, advanced = (cpu.relative((gan, "topk"), (gan, BASELINE)) for gan in ("DCGAN", "BigGAN"))
-    if simple is None or advanced is None:
-        return Claim(text, NOT_TESTED, "", cpu.command)
-    found = stats.ttest_ind(simple, advanced, equal_var=False)  # Welch's: their spreads differ
+def _more_for_simple_gans(text: str, simple: Case, advanced: Case, command: str) -> Claim:
+    """The log ratio of a simple GAN less that of an advanced one; seeds of two are no pairs."""
+    unfinished = _unfinished(text, [simple, advanced], command, REGISTERED)
+    if unfinished is not None:
+        return unfinished
+    assert simple.logs is not None
+    assert advanced.logs is not None
+    # Welch's: their spreads differ
+    found = stats.ttest_ind(simple.logs, advanced.logs, equal_var=False)
     low, high = found.confidence_interval(CONFIDENCE)
     verdict = "supported" if high < 0 else "contradicted" if low > 0 else UNDECIDED
-    shown = f"DCGAN's ratio over BigGAN's: {_shown(simple.mean() - advanced.mean(), [low, high])}"
-    return Claim(text, verdict, shown, cpu.command)
+    change = _shown(simple.logs.mean() - advanced.logs.mean(), [low, high])
+    return Claim(text, verdict, f"{simple.name}'s ratio over {advanced.name}'s: {change}", command)
 
 
-def _over_classes(anomaly: Summary) -> Values | None:
-    """The log ratio of the AUPRC, for each seed averaged over the held-out classes."""
-    found = [anomaly.relative((gan, "topk"), (gan, BASELINE), "auprc") for gan in anomaly.gans()]
-    complete = [values for values in found if values is not None]
-    return np.mean(complete, axis=0) if len(complete) == len(found) else None
+def _sooner_or_better(long: Summary) -> Claim:
+    """Each arm against the baseline up to a third of a longer run, and in its last quarter."""
+    text = "Three times as long: better in the end, and not only sooner"
+    (gan,) = long.preset.gans
+    cases = [long.case(gan.name, arm.name) for arm in gan.arms if arm.name != BASELINE]
+    unfinished = _unfinished(text, cases, long.command, REGISTERED)
+    if unfinished is not None:
+        return unfinished
+    parts = []
+    for arm, end in zip((a.name for a in gan.arms if a.name != BASELINE), cases, strict=True):
+        early = Case(f"{arm}, first third", _early(long, gan.name, arm), end.pairs, end.needed)
+        parts += [early, replace(end, name=f"{arm}, in the end")]
+    family = [_against_zero(part) for part in parts]
+    judge(family, lower_is_better=True)
+    verdict = "; ".join(
+        f"{part.name}: {found['verdict']}" for part, found in zip(parts, family, strict=True)
+    )
+    return Claim(text, verdict, _listed(parts), long.command)
+
+
+def _early(long: Summary, gan: str, arm: str) -> Values:
+    """[seed] mean log ratio over the looks up to a third of the run, those of step 0 left out."""
+    finished, *_ = long.values(gan, arm, DISTANCE)
+    base, *_ = long.values(gan, BASELINE, DISTANCE)
+    found = []
+    for seed in (seed for seed in finished if seed in base):
+        mine, theirs = (long.curve(gan, name, seed) for name in (arm, BASELINE))
+        steps = [step for step in mine if 0 < step <= max(mine) / 3]
+        found.append(np.mean([np.log(mine[step] / theirs[step]) for step in steps]))
+    return np.array(found)
+
+
+def _anomaly(anomaly: Summary) -> Claim:
+    """For each seed the mean over the held-out classes; nothing where the critics guess."""
+    text = "The critic finds a class that it never saw better (AUPRC)"
+    cases = [anomaly.case(gan, "topk", "auprc") for gan in anomaly.gans()]
+    unfinished = _unfinished(text, cases, anomaly.command, "")
+    if unfinished is not None:
+        return unfinished
+    mean = np.mean([case.logs for case in cases], axis=0)
+    whole = replace(cases[0], name="mean of the classes", logs=mean)
+    found = _all_of(text, [whole], anomaly.command, higher=True)
+    aurocs = [list(anomaly.values(gan, BASELINE, "auroc")[0].values()) for gan in anomaly.gans()]
+    guesses = float(np.mean(aurocs))
+    if guesses < CLEARLY:
+        verdict = f"can't be tested with these critics: without top-k their AUROC is {guesses:.2f}"
+        return replace(found, verdict=f"{verdict}, and guessing has 0.5")
+    return found
 
 
 def _percent(values: Values) -> str:

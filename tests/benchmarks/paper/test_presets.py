@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.paper.presets import ABLATIONS, ARMS, BASELINE, CPU, PRESETS
+from benchmarks.paper.gans import ARMS, BASELINE, CPU
+from benchmarks.paper.presets import ABLATIONS, PRESETS
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.trainer import images_per_step
 from topk_plugin.study.spec import Data, RunSpec

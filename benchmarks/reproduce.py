@@ -18,16 +18,21 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.paper.presets import ARMS, PRESETS
+from benchmarks.paper.gans import ARMS
+from benchmarks.paper.presets import PRESETS
 from topk_plugin.base.errors import UserError
 from topk_plugin.cli.common import positive, say
 from topk_plugin.studiogan.checkout import source_folder
 from topk_plugin.study.conduct import Request, conduct
 from topk_plugin.study.report import write_report
+from topk_plugin.study.restoring import restore
 from topk_plugin.study.results import Results
 from topk_plugin.study.scheduler import Stopped
-from topk_plugin.study.spec import Data
+from topk_plugin.study.spec import Data, RunSpec
 from topk_plugin.study.study import AUTO, Study, most_seeds, runs_of
+
+_SWITCHES = ("--report", "--again", "--restore")
+"""Options without a value that say nothing about what was trained."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --report: from the runs' files that --save holds already",
     )
+    parser.add_argument(
+        "--restore",
+        action="store_true",
+        help="count finished runs that --save keeps as done, where their folders were lost",
+    )
     return parser
 
 
@@ -83,6 +93,8 @@ def _run(options: argparse.Namespace, command: str) -> int:
     if options.again:
         _report_again(study, data, save, command)
         return 0
+    if options.restore:
+        restore(_every_run(study, data, options.device), save, root, say)
     request = Request(
         data=data,
         root=root,
@@ -105,26 +117,31 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
 def _report_again(study: Study, data: Data, save: Path, command: str) -> None:
     """Write a report anew from its own files, with the rules of today."""
-    specs = runs_of(
+    specs = _every_run(study, data, "cpu")
+    write_report(Results.of_report(study, specs, save), save, command)
+    print(f"report: {save / 'README.md'}")
+
+
+def _every_run(study: Study, data: Data, device: str) -> list[RunSpec]:
+    """All runs that a report of the study can hold; their precision is in their results."""
+    return runs_of(
         study,
         data=data,
         images=None,
-        device="cpu",
+        device=device,
         threads=1,
         inception_weights=None,
         precision="fp32" if study.precision == AUTO else study.precision,
         seeds=most_seeds(study),
     )
-    write_report(Results.of_report(study, specs, save), save, command)
-    print(f"report: {save / 'README.md'}")
 
 
 def _command(arguments: list[str]) -> str:
     """What was typed, for the report: of paths the file names, and no paths of results."""
     kept, skip = [], False
     for argument in (part for given in arguments for part in given.split("=", 1)):
-        if skip or argument in ("--runs", "--save", "--report", "--again"):
-            skip = not skip and argument not in ("--report", "--again")
+        if skip or argument in ("--runs", "--save", *_SWITCHES):
+            skip = not skip and argument not in _SWITCHES
             continue
         kept.append(Path(argument).name if "/" in argument else argument)
     return shlex.join(["python", "-m", "benchmarks.reproduce", *kept])

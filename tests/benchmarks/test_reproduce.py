@@ -52,6 +52,15 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "log.txt" not in capsys.readouterr().err
     assert (save / "summary.csv").read_text() == before
 
+    # the folder of runs is lost: what the report keeps stands for them
+    log = (save / "runs" / "BigGAN" / "topk-0.log").read_text()
+    elsewhere = ["--preset", "smoke", "--runs", str(tmp_path / "new"), "--save", str(save)]
+    assert main([*elsewhere, "--restore"]) == 0
+    assert "4 finished runs restored" in capsys.readouterr().err
+    assert not list((tmp_path / "new").glob("**/*.pt"))  # and none was trained again
+    assert (save / "summary.csv").read_text() == before
+    assert (save / "runs" / "BigGAN" / "topk-0.log").read_text() == log != ""
+
     assert main([*command, "--seeds", "1", "--arm", "topk", "--engine=builtin"]) == 0
     page = (save / "README.md").read_text()  # what is asked for last does not hide the rest
     typed = "--preset smoke --jobs 2 --seeds 1 --arm topk --engine builtin"

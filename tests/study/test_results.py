@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.paper.presets import ABLATIONS, BASELINE, PRESETS
+from benchmarks.paper.gans import BASELINE
+from benchmarks.paper.presets import ABLATIONS, PRESETS
 from topk_plugin.base.errors import UserError
 from topk_plugin.study.figures import styles
 from topk_plugin.study.report import write_report
@@ -29,7 +30,7 @@ def spec(gan: str, arm: str, seed: int) -> RunSpec:
         gan=gan,
         arm=arm,
         seed=seed,
-        config={"OPTIMIZATION": {"total_steps": 40}},
+        config={"OPTIMIZATION": {"total_steps": 40, "batch_size": 64}},
         data=Data("Digits", None, None),
         hold_out=None,
         precision="fp32",
@@ -52,7 +53,7 @@ def finish(root: Path, one: RunSpec, distance: float, **more: object) -> None:
         "arm": one.arm,
         "seed": one.seed,
         "engine": "built in",
-        "config": {"OPTIMIZATION": {"batch_size": 64}},
+        "config": one.config,
         "k_at_the_end": None if one.arm == BASELINE else 48,
         "diverged_at_step": None,
         "precision": "fp32",

@@ -46,8 +46,9 @@ def write_report(results: Results, save: Path, command: str, *, root: Path | Non
         assert root is not None
         kept = kept_file(save, run["gan"], run["arm"], run["seed"])
         write_json(kept, run, indent=None)
-        folder = root / run["gan"] / f"{run['arm']}-{run['seed']}"
-        _write(kept.with_suffix(".log"), _log(folder / LOG))
+        log = root / run["gan"] / f"{run['arm']}-{run['seed']}" / LOG
+        if log.exists():  # a run that was restored has none, and its log is kept already
+            _write(kept.with_suffix(".log"), _log(log))
     rows = comparisons(results)
     summary = {"study": results.study.name, "images": list(results.images), "rows": rows}
     write_json(save / "summary.json", summary, indent=1)
@@ -61,8 +62,6 @@ def _log(file: Path) -> str:
 
     A run that was killed repeats the steps since its last checkpoint: the later lines count.
     """
-    if not file.exists():
-        return ""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     kept = {match.groups(): line for line in lines if (match := STEP.match(line))}
     return "".join(f"{kept[key]}\n" for key in sorted(kept, key=_step_of))
@@ -195,15 +194,11 @@ def _pairs_so_far(results: Results, rows: Sequence[dict[str, Any]]) -> list[str]
     """How far a sequential study is, and that nothing is judged before its first look."""
     primary = _primary(results)
     counted = {
-        (row["gan"], row["arm"]): row.get("counted", 0)
-        for row in rows
-        if row["measure"] == primary
+        (row["gan"], row["arm"]): row.get("counted", 0) for row in rows if row["measure"] == primary
     }
     parts, early = [], False
     for gan, arms in results.planned.items():
-        found = {
-            arm: counted.get((gan, arm), 0) for arm in arms if arm != results.study.baseline
-        }
+        found = {arm: counted.get((gan, arm), 0) for arm in arms if arm != results.study.baseline}
         if found:
             parts.append(f"{gan}: {', '.join(f'{arm} {pairs}' for arm, pairs in found.items())}")
             early |= min(found.values()) < PAIRS[0]

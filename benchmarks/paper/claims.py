@@ -343,7 +343,7 @@ def _anomaly(anomaly: Summary) -> Claim:
     unfinished = _unfinished(text, cases, anomaly.command, "")
     if unfinished is not None:
         return unfinished
-    mean = np.mean([case.logs for case in cases], axis=0)
+    mean = np.mean([case.logs for case in cases if case.logs is not None], axis=0)
     whole = replace(cases[0], name="mean of the classes", logs=mean)
     found = _all_of(text, [whole], anomaly.command, higher=True)
     aurocs = [list(anomaly.values(gan, BASELINE, "auroc")[0].values()) for gan in anomaly.gans()]

@@ -143,7 +143,7 @@ def join(parts: Path, run: Path) -> int:
 
     Raises:
         UserError: a part is missing or damaged, a path leads out of ``run``, or ``run`` holds
-            files already. Nothing is written then.
+            files already: nothing is written then. Or the manifest contradicts itself.
     """
     if run.exists() and any(run.iterdir()):
         raise UserError(f"{run} is not empty, and may be ahead of the parts; give a new folder")

@@ -323,7 +323,7 @@ def _verdict(row: dict[str, Any]) -> str:
         return f"{found['verdict']} after {found['look']} pairs"
     if "counted" in row:
         return f"no look yet: {row['counted']} of {PAIRS[0]} pairs"
-    return found.get("verdict") or "runs missing"
+    return str(found.get("verdict") or "runs missing")
 
 
 def change(row: dict[str, Any]) -> str:

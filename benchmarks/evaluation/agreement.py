@@ -102,7 +102,7 @@ def _measured(options: argparse.Namespace) -> list[dict[str, Any]]:
             if before is not None and before["measured_with"] == measured_with:
                 continue
             sampler = checkpoint.sampler(use_ema=True)
-            metrics = evaluate_generator(
+            metrics, _ = evaluate_generator(
                 sampler, checkpoint.config, evaluator, options.samples, device
             )
             suffix = f"_{extractor}"  # both extractors' values under one name
@@ -201,8 +201,8 @@ def report(result: dict[str, Any]) -> str:
     names = " | ".join(f"{name}, {measure[0]}" for name in EXTRACTORS for measure in _SHOWN)
     lines += ["", f"| run | step | {names} |", "|---" * (2 + 2 * len(_SHOWN)) + "|"]
     for row in rows:
-        cells = tuple(f"{row[name][m]:.4g}" for name in EXTRACTORS for _, m in _SHOWN)
-        lines.append(f"| {row['run']} | {row['step']:,} | {' | '.join(cells)} |")
+        shown = tuple(f"{row[name][m]:.4g}" for name in EXTRACTORS for _, m in _SHOWN)
+        lines.append(f"| {row['run']} | {row['step']:,} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 

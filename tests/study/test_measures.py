@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.engine.tiny import tiny_images, tiny_trainer
 from topk_plugin.base.errors import UserError
-from topk_plugin.study.measures import critic_scores
+from topk_plugin.engine.critic_scores import critic_scores
 from topk_plugin.study.worker import anomaly_detection, without_class
 
 

@@ -120,6 +120,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with several processes: batch normalisation by the batches of all of them",
     )
     parser.add_argument(
+        "--diagnostics",
+        type=positive,
+        metavar="STEPS",
+        help="steps between two looks at the critic's ranking and at what the gate changes in the "
+        "generator's gradient; the run says what they cost",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the plan and every option, and stop"
     )
 
@@ -230,6 +237,11 @@ def _train(
     from topk_plugin.evaluation.metrics import check_count
     from topk_plugin.gate import ranks
 
+    if options.diagnostics is not None and ranks.world_size() > 1:
+        raise UserError(
+            f"--diagnostics {options.diagnostics} looks at a whole batch in one process, and this "
+            f"training has {ranks.world_size()}; leave it out, or train in one"
+        )
     num_samples = options.num_samples or min(len(session.images), 50_000)
     check_count(metrics, num_samples, "the generated set")
     command = command_typed(sys.argv[1:])
@@ -241,6 +253,7 @@ def _train(
         num_samples=num_samples,
         command=command,
         on_divergence=options.on_divergence,
+        diagnostics=options.diagnostics,
     )
     with ExitStack() as open_things:
 

@@ -56,11 +56,14 @@ class Objectives:
     Args:
         terms: of all methods that are on, in the order in which they act.
         critic_input: the critic behind the methods' views.
+
+    Attributes:
+        critic_input: the same; the place for hooks.
     """
 
     def __init__(self, terms: Sequence[Term], critic_input: nn.Module) -> None:
         self._terms = terms
-        self._critic_input = critic_input
+        self.critic_input = critic_input
         self._gradient_at_real = any(term.needs.gradient_at_real for term in terms)
         self._gradient_at_fakes = any(term.needs.gradient_at_fakes for term in terms)
 
@@ -111,11 +114,11 @@ class Objectives:
 
     def criticise(self, images: Tensor, labels: Tensor) -> Outputs:
         """The critic's outputs of images as they are."""
-        outputs: Outputs = self._critic_input(images, labels, viewed=False)
+        outputs: Outputs = self.critic_input(images, labels, viewed=False)
         return outputs
 
     def _look(self, images: Tensor, labels: Tensor) -> Outputs:
-        outputs: Outputs = self._critic_input(images, labels, viewed=True)
+        outputs: Outputs = self.critic_input(images, labels, viewed=True)
         return outputs
 
     def _real_logits(self, out: Outputs, real: Batch) -> Any:

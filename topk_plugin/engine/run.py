@@ -16,6 +16,7 @@ from topk_plugin.base.run_log import RunLog
 from topk_plugin.engine.checkpoint import LAST, Checkpoint, CheckpointFolder, RunProgress
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.data.images import ImageSet
+from topk_plugin.engine.diagnostics import Diagnostics
 from topk_plugin.engine.divergence import NotFinite, describe_not_finite, not_finite
 from topk_plugin.engine.latents import LatentSource
 from topk_plugin.engine.methods.topk import k_of, topk_of
@@ -48,6 +49,8 @@ class RunOptions:
         checkpoint_freq: steps between two checkpoints, where they are wanted more often.
         on_divergence: "stop" ends the run where its state is found not to be finite; "continue"
             trains on. Either way such a state is neither saved nor measured.
+        diagnostics: steps between two looks at the critic and at what the gate changes
+            (:mod:`topk_plugin.engine.diagnostics`); None: none.
         measured_at: steps after which samples are drawn and measured, in place of every
             ``save_freq``; step 0 and the end always are.
     """
@@ -60,6 +63,7 @@ class RunOptions:
     checkpoint_freq: int | None = None
     on_divergence: Literal["stop", "continue"] = "stop"
     measured_at: tuple[int, ...] | None = None
+    diagnostics: int | None = None
 
     def measures(self, step: int, total: int) -> bool:
         """Whether samples are drawn and measured after ``step`` of ``total``."""
@@ -104,6 +108,9 @@ class TrainingRun:
         self.progress = RunProgress() if checkpoint is None else checkpoint.progress
         self._say_only = say
         self._data = images.facts()
+        self._images = images
+        self._diagnostics: Diagnostics | None = None
+        self._diagnosed = 0
         # -1: a run that was killed before its first checkpoint starts anew, its log too
         self._log: RunLog | None = None
         self._checkpoints: CheckpointFolder | None = None
@@ -197,6 +204,9 @@ class TrainingRun:
             next_is_due = options.measures(step, total)
             if step % options.print_freq == 0 or next_is_due:
                 self._report(step, losses, bar)
+            if options.diagnostics is not None and step % options.diagnostics == 0:
+                with self._watch.paused():
+                    self._diagnose(step, options.diagnostics)
             often = options.checkpoint_freq
             if often is not None and step % often == 0 and not next_is_due:
                 with self._watch.paused():
@@ -244,6 +254,22 @@ class TrainingRun:
             left = (self.config.OPTIMIZATION.total_steps - step) * self.trainer.images_per_step
             line = " ".join(f"{name} {value}" for name, value in figures.items())
             self._say_only(f"step {step:,}: {line} ETA {tqdm.format_interval(left / rate)}")
+
+    def _diagnose(self, step: int, every: int) -> None:
+        if self._diagnostics is None:
+            self._diagnostics = Diagnostics(self.trainer, self._images, self.evaluator)
+        values = self._diagnostics.measure()
+        if self._log is not None:
+            self._log.scalars(step, values)
+        self._diagnosed += 1
+        if self._diagnosed == 2:  # the first look also warms up
+            seconds = values["diagnostics/seconds"]
+            trained = self.progress.seconds / max(1, self._reported_step)
+            share = seconds / (every * trained) if trained > 0 else math.nan
+            self._say_only(
+                f"diagnostics: {seconds:.2g} s each time, {share:.1%} of the training time at "
+                f"every {every:,} steps"
+            )
 
     def _evaluate(self, step: int) -> None:
         """Sample grid, histograms and metrics of this step."""

@@ -147,6 +147,21 @@ class Evaluator:
         """
         return self.values(self.layers(images))
 
+    def features(self, images: Tensor) -> Tensor:
+        """What distances are measured in: float32 [N, D] on the CPU, of any number of images.
+
+        Args:
+            images: uint8 [N, 3, S, S].
+        """
+        layers = extract_features(
+            self._extractor,
+            images,
+            device=self.device,
+            batch_size=self.batch_size,
+            what="generated images",
+        )
+        return layers[self._feature_layer]
+
     def layers(self, images: Tensor | Dataset[Any]) -> dict[str, Tensor]:
         """The extractor's layers for generated images: name -> float32 [N, D] on the CPU.
 

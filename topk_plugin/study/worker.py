@@ -24,6 +24,7 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.base.files import write_json
 from topk_plugin.engine.checkpoint import newest_checkpoint
 from topk_plugin.engine.config.config import Config
+from topk_plugin.engine.critic_scores import critic_scores
 from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.open import open_images
 from topk_plugin.engine.divergence import not_finite
@@ -35,7 +36,7 @@ from topk_plugin.engine.stopping import Interrupted
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.evaluation.evaluator import Evaluator
 from topk_plugin.study import in_studiogan
-from topk_plugin.study.measures import METRICS, Measures, critic_scores
+from topk_plugin.study.measures import METRICS, Measures
 from topk_plugin.study.spec import Data, RunSpec
 
 RESULT = "run.json"

@@ -11,6 +11,7 @@ from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.evaluation.evaluator import Evaluator
 from topk_plugin.study import precision as precisions
 from topk_plugin.study.live_table import table
+from topk_plugin.study.page import FILE, write_study_page
 from topk_plugin.study.plan import make_plan
 from topk_plugin.study.report import write_report
 from topk_plugin.study.results import Results, undecided_gans
@@ -85,14 +86,15 @@ def conduct(study: Study, request: Request, say: Callable[[str], None]) -> None:
         # before any time is spent: are the runs of both sittings measured alike?
         Results.read(study, everything, request.root)
         _run(study, request, specs, everything, say)
-    write_report(
-        Results.read(study, everything, request.root),
-        request.save,
-        request.command,
-        root=request.root,
-    )
+    _report(study, everything, request)
     print(table(specs, request.root))
-    print(f"report: {request.save / 'README.md'}")
+    print(f"report: {request.save / 'README.md'}, {request.save / FILE}")
+
+
+def _report(study: Study, everything: Sequence[RunSpec], request: Request) -> None:
+    results = Results.read(study, everything, request.root)
+    write_report(results, request.save, request.command, root=request.root)
+    write_study_page(results, request.save, request.command, root=request.root)
 
 
 def _specs(
@@ -171,8 +173,7 @@ def _run(
     say: Callable[[str], None],
 ) -> None:
     def after_each() -> None:
-        results = Results.read(study, everything, request.root)
-        write_report(results, request.save, request.command, root=request.root)
+        _report(study, everything, request)
         say(table(specs, request.root))
 
     for count in PAIRS if study.sequential else (None,):

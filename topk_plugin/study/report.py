@@ -100,17 +100,25 @@ def _pictures(
 
 
 def _grids(root: Path, gan: str, arms: dict[str, dict[int, Any]]) -> list[tuple[str, Path]]:
-    """The last sample grid of one seed in each arm: of the seed that most arms have finished."""
-    seeds = sorted({seed for finished in arms.values() for seed in finished})
-    if not seeds:
-        return []
-    shown = max(seeds, key=lambda seed: sum(seed in finished for finished in arms.values()))
+    """The last sample grid of one seed in each arm."""
+    shown = shown_seed(arms)
     grids = []
     for arm in (arm for arm, finished in arms.items() if shown in finished):
-        files = sorted((root / gan / f"{arm}-{shown}" / "samples").glob("step_*.png"))
+        files = grid_files(root, gan, arm, shown)
         if files:
             grids.append((arm, files[-1]))
     return grids
+
+
+def shown_seed(arms: dict[str, dict[int, Any]]) -> int:
+    """The seed that most arms have finished; 0 where none has finished any."""
+    seeds = sorted({seed for finished in arms.values() for seed in finished})
+    return max(seeds, key=lambda seed: sum(seed in f for f in arms.values()), default=0)
+
+
+def grid_files(root: Path, gan: str, arm: str, seed: int) -> list[Path]:
+    """The sample grids of a run, in the order of steps."""
+    return sorted((root / gan / f"{arm}-{seed}" / "samples").glob("step_*.png"))
 
 
 def _page(
@@ -304,7 +312,7 @@ def _table(
                 continue
             cells = [row["gan"]] * named + [MEASURES[measure], row["arm"]]
             cells += [f"{len(row['values'])} of {row['planned']}"]
-            cells.append(_with_interval(row["mean"], row["interval"]))
+            cells.append(with_interval(row["mean"], row["interval"]))
             found = row.get("difference")
             if found is None:
                 cells += [""] * 3
@@ -332,7 +340,7 @@ def change(row: dict[str, Any]) -> str:
     if found["mean"] != found["mean"]:
         return "not defined"
     if not row["ratio"]:
-        return _with_interval(found["mean"], found["interval"], sign="+")
+        return with_interval(found["mean"], found["interval"], sign="+")
     text = f"{percent(found['mean']):+.1f} %"
     if found["interval"] is None:
         return text
@@ -409,7 +417,8 @@ def _primary(results: Results) -> str:
     return next(name for name in results.measures() if name in DECIDING)
 
 
-def _with_interval(mean: float, found: list[float] | None, *, sign: str = "") -> str:
+def with_interval(mean: float, found: list[float] | None, *, sign: str = "") -> str:
+    """A mean and its interval as text."""
     digits = _digits(mean)
     text = f"{mean:{sign}.{digits}f}"
     if found is None:

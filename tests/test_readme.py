@@ -68,7 +68,7 @@ def test_the_monitoring_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_two_commands_are_printed_as_promised() -> None:
     for command in (
-        "pip install -e . && topk-plugin train -cfg configs/Digits/BigGAN-TopK.yaml "
+        'pip install -e ".[train]" && topk-plugin train -cfg configs/Digits/BigGAN-TopK.yaml '
         "-save runs/quickstart",
         'pip install -e ".[test]" && pytest',
     ):

@@ -48,7 +48,7 @@ def test_every_trouble_has_a_remedy(
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
     done = program("doctor", "--studiogan", tmp_path / "nowhere")
     assert done.status == 1
-    assert "no-such-package is missing" in done.out
+    assert "missing: no-such-package;" in done.out
     assert "can't be written (Permission denied)" in done.out
     assert "no C++ compiler" in done.out
     assert "[problem] TOPK_PLUGIN_OPS is 'fast'" in done.out

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from topk_plugin.base.extras import describe_missing
 from topk_plugin.base.files import atomic_write, write_json
 from topk_plugin.base.notices import kept_warnings, write_notice
 from topk_plugin.base.tensorboard_layout import LAYOUT
@@ -38,12 +39,19 @@ class RunLog:
         resume_step: the run goes on after this step: later entries of an earlier attempt are
             removed from ``metrics.jsonl`` and hidden in TensorBoard. None: a new run.
         events: the folder of TensorBoard's files; default: ``tensorboard`` in ``folder``.
+
+    Raises:
+        ModuleNotFoundError: TensorBoard is not installed (the extra "train" brings it).
     """
 
     def __init__(
         self, folder: Path, resume_step: int | None = None, events: Path | None = None
     ) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter  # heavy: only when logging
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter  # heavy: only when logging
+        except ModuleNotFoundError as error:
+            sentence = describe_missing("RunLog", ["tensorboard"])
+            raise ModuleNotFoundError(sentence, name=error.name) from error
 
         self._folder, self._path = folder, folder / "metrics.jsonl"
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.base.extras import TRAIN, install, missing_for_training
 from topk_plugin.base.files import cache_folder
 from topk_plugin.studiogan import patcher
 from topk_plugin.studiogan.checkout import find_checkout
@@ -20,20 +21,7 @@ from topk_plugin.version import __version__
 HELP = "check this machine for what a run needs"
 
 FEWEST_FREE_BYTES = 2 * 2**30
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "torch-fidelity",
-    "numpy",
-    "pyyaml",
-    "tqdm",
-    "tensorboard",
-    "h5py",
-    "scikit-learn",
-    "pillow",
-    "filelock",
-    "safetensors",
-)
+PACKAGES = ("torch", *TRAIN.values())
 
 
 @dataclass(frozen=True)
@@ -82,16 +70,17 @@ def run(options: argparse.Namespace) -> int:
 
 def examine(save_dir: Path, studiogan: Path | None) -> Iterator[Finding]:
     """All checks, in the order in which a user would mend things."""
+    can_train = not missing_for_training()
     checks: list[Callable[[], Iterator[Finding]]] = [
         _python,
         _packages,
         _device,
-        _bf16,
+        *([_bf16] if can_train else []),
         _compiler,
         _ops,
         lambda: _folder("run folder", save_dir),
         lambda: _folder("cache folder", cache_folder()),
-        _inception,
+        *([_inception] if can_train else []),
         lambda: _studiogan(studiogan),
     ]
     for check in checks:
@@ -104,16 +93,20 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
+    missing = []
     for package in PACKAGES:
         try:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("problem", f"{package} is missing", f"pip install {package}")
+            missing.append(package)
             continue
         if package == "torch" and tuple(map(int, version.split(".")[:2])) < (2, 4):
             yield Finding("problem", f"torch {version}", "pip install 'torch>=2.4'")
         else:
             yield Finding("ok", f"{package} {version}")
+    if missing:
+        what = f"missing: {', '.join(missing)}; the gate in a loop of your own needs torch only"
+        yield Finding("problem", what, install("train"))
 
 
 def _device() -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.base.extras import TRAIN, describe_missing, missing_for_training
 from topk_plugin.cli import (
     configs,
     data,
@@ -35,26 +36,14 @@ COMMANDS = (
 )
 IN_SEVERAL_PROCESSES = ("train", "evaluate", "sample")
 
+# What these import beyond torch, they import where it is used.
+ON_TORCH_ALONE = ("schedule", "studiogan", "configs", "doctor")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status (2: the user can mend it, 3: the training has
     diverged, 130: interrupted)."""
-    parser = argparse.ArgumentParser(
-        prog="topk-plugin",
-        description="Top-k training of GANs (Sinha et al., NeurIPS 2020).",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"topk-plugin {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        command: Any = module
-        name = command.__name__.rpartition(".")[2]
-        sub = commands.add_parser(
-            name, help=command.HELP, description=command.HELP, allow_abbrev=False
-        )
-        command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
-    options = _parse(parser, sys.argv[1:] if arguments is None else arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     if several_processes() and options.command not in IN_SEVERAL_PROCESSES:
         return _fail(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but of the commands only "
@@ -65,8 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal can't show
+    missing = missing_for_training() if options.needs_training else []
+    if missing:
+        return _fail(describe_missing(f"topk-plugin {options.command}", missing))
     try:
         return int(options.run(options))
+    except ModuleNotFoundError as error:
+        package = TRAIN.get((error.name or "").partition(".")[0])
+        if package is None:
+            raise
+        sentence = describe_missing(f"topk-plugin {options.command}", [package])
+        return _end(_fail(sentence), told=True)
     except KeyboardInterrupt:
         if is_first_process():
             print("\ninterrupted", file=sys.stderr)
@@ -84,8 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
 
 
-def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """The options; what is after ``--`` goes to another program as it is, in ``passed_on``."""
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; what is after ``--`` goes to another program as it is, in
+    ``passed_on``.
+
+    Raises:
+        SystemExit: the arguments are wrong (status 2), or help or the version was asked for (0).
+    """
+    parser = _parser()
     own = list(itertools.takewhile(lambda argument: argument != "--", arguments))
     rest = list(arguments[len(own) + 1 :])
     options, unknown = parser.parse_known_args(own)
@@ -121,6 +125,25 @@ def _lost_another_process(error: BaseException) -> bool:
             "machine is not reached any more); go on from the last checkpoint with -ckpt auto"
         )
     return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="topk-plugin",
+        description="Top-k training of GANs (Sinha et al., NeurIPS 2020).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"topk-plugin {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        command: Any = module
+        name = command.__name__.rpartition(".")[2]
+        sub = commands.add_parser(
+            name, help=command.HELP, description=command.HELP, allow_abbrev=False
+        )
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run, needs_training=name not in ON_TORCH_ALONE)
+    return parser
 
 
 def _fail(sentence: str) -> int:

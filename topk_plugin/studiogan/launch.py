@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 import topk_plugin
 from topk_plugin.base.errors import UserError
+from topk_plugin.base.extras import TRAIN
 from topk_plugin.studiogan.checkout import source_folder
 from topk_plugin.studiogan.flags import TopKFlagError
 from topk_plugin.studiogan.packages import PACKAGES, REMEDY
@@ -110,7 +111,7 @@ def _unless_asked(refused: str | None) -> str | None:
 
 
 def _missing(module: str) -> str | None:
-    """What to do about a module that StudioGAN imports and Python does not find."""
+    """What to do about a module that StudioGAN or the adapter imports and Python does not find."""
     if module == "pkg_resources":
         return (
             "StudioGAN imports pkg_resources, which setuptools >= 81 no longer has; leave "
@@ -118,6 +119,8 @@ def _missing(module: str) -> str | None:
         )
     if module in PACKAGES:
         return f"StudioGAN needs the package {PACKAGES[module]}, which is missing; {REMEDY}"
+    if module in TRAIN:
+        return f"the adapter needs the package {TRAIN[module]}, which is missing; {REMEDY}"
     return None
 
 

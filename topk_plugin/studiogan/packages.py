@@ -2,6 +2,8 @@
 
 import importlib.util
 
+from topk_plugin.base.extras import TRAIN, install
+
 # Name in an import -> name in the package index. All but ninja are imported at StudioGAN's start;
 # torch runs ninja to build StyleGAN's operators. wandb is not among them: TensorBoard stands in.
 PACKAGES = {
@@ -22,9 +24,10 @@ PACKAGES = {
     "ninja": "ninja",
 }
 
-REMEDY = "pip install 'topk-plugin[studiogan]' (in a checkout: pip install -e '.[studiogan]')"
+REMEDY = install("studiogan")
 
 
 def missing_packages() -> list[str]:
-    """Those that this Python does not find, by their names in the package index."""
-    return [name for module, name in PACKAGES.items() if importlib.util.find_spec(module) is None]
+    """Those, and of the adapter's own, that this Python does not find, as the index names them."""
+    needed = PACKAGES | TRAIN
+    return [name for module, name in needed.items() if importlib.util.find_spec(module) is None]

@@ -7,14 +7,17 @@ with the reference's root at hand these take a fifth of the time in 1,280 dimens
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from topk_plugin.evaluation.metrics.record import Generated, Key, Metric, Reference
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:  # the program lists its metrics where NumPy is not installed too
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -26,24 +29,30 @@ class Normal:
         covariance: [D, D], symmetric.
     """
 
-    mean: Array
-    covariance: Array
+    mean: "Array"
+    covariance: "Array"
 
     @classmethod
     def of(cls, features: Tensor) -> "Normal":
         """Fitted to features [N, D], N > 1 (covariance over N - 1)."""
+        import numpy as np
+
         values = features.double().numpy()
         return cls(values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False)))
 
     @cached_property
-    def root(self) -> Array:
+    def root(self) -> "Array":
         """The symmetric square root of the covariance."""
+        import numpy as np
+
         variances, axes = np.linalg.eigh(self.covariance)
         root: Array = (axes * np.sqrt(variances.clip(min=0))) @ axes.T
         return root
 
     def distance(self, other: "Normal") -> float:
         """The Frechet distance, a squared length in units of the features."""
+        import numpy as np
+
         between = self.root @ other.covariance @ self.root
         # Rank-deficient covariances have eigenvalues that rounding puts under 0.
         root_trace = np.sqrt(np.linalg.eigvalsh(between).clip(min=0)).sum()

@@ -8,7 +8,6 @@ value at 0. Only the generated images are extrapolated; the reference stays as i
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,8 @@ SMALLEST_PART = 0.2
 
 def part_sizes(samples: int) -> list[int]:
     """How many images each part has: the inverses are evenly spaced, the last has all."""
+    import numpy as np
+
     inverses = np.linspace(1 / (SMALLEST_PART * samples), 1 / samples, PARTS)
     return [max(2, round(1 / inverse)) for inverse in inverses]
 
@@ -34,6 +35,8 @@ def extrapolated(fake: Tensor, real: Normal, seed: int) -> float:
         real: of the reference's features.
         seed: for the random parts.
     """
+    import numpy as np
+
     generator = torch.Generator().manual_seed(seed)
     sizes = part_sizes(len(fake))
     distances = []

@@ -52,7 +52,8 @@ def test_the_step_by_hand_runs_and_gates() -> None:
     names = loop_names() | {"torch": torch, "real": torch.randn(8, 6)}
     topk = names["topk"] = TopK(KSchedule(gamma=0.5, nu=0.5, every=1))
     for _ in range(2):
-        exec(python_blocks(README)[1], names)
+        names["handle"] = topk.attach(names["critic"])
+        exec(python_blocks(GATE)[1], names)
         topk.end_step()
     assert topk.stats.k == 4
     assert topk.stats.mask.shape == (8,)
@@ -89,8 +90,14 @@ def test_printed_train_commands_are_accepted(
     assert "plan:" in capsys.readouterr().err
 
 
+def test_the_readme_is_short_and_in_order() -> None:
+    assert len(README.splitlines()) < 150
+    order = ["docs/gate.png", "## Ten lines", "## What is known", "## Does it help my GAN?"]
+    assert [README.index(part) for part in order] == sorted(README.index(part) for part in order)
+
+
 def test_links_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#\s]+)\)", text):
             if not target.startswith("http"):

@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         package = TRAIN.get((error.name or "").partition(".")[0])
         if package is None:
             raise
-        sentence = describe_missing(f"topk-plugin {options.command}", [package])
-        return _end(_fail(sentence), told=True)
+        needed = describe_missing(f"topk-plugin {options.command}", [package])
+        return _end(_fail(needed), told=True)
     except KeyboardInterrupt:
         if is_first_process():
             print("\ninterrupted", file=sys.stderr)

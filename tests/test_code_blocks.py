@@ -28,6 +28,7 @@ ELSEWHERE = {
     "docs/gate.md": "tests/test_readme.py",
     "docs/extending.md": "tests/test_extending.py",
     "docs/training.md": "tests/cli/test_docs.py",
+    "docs/report.md": "tests/report/test_docs.py",
 }
 
 

@@ -73,6 +73,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "MODEL": {"d_cond_mtd": "K+1"},
         "LOSS": {"adv_loss": "vanilla", "cond_lambda": 2.0},
     },
+    "projected GAN": {"MODEL": {"apply_projected": True, "projected_size": 64}},
     "moving average": EMA,
 }
 WARM_UP = 3  # behind which self-diagnosing is in its second phase

@@ -38,6 +38,7 @@ CONDITIONINGS: dict[str, dict] = {
         "LOSS": {"cond_lambda": 1.0, "temperature": 0.5, "m_p": 0.98},
     },
 }
+FOR_ALL_CRITICS = [n for n in COMPANIONS if n not in ("selective matching", "projected GAN")]
 
 
 # its score is a logit of the vanilla loss alone, so it does not go with every regulariser
@@ -52,8 +53,9 @@ SEMI_SUPERVISED: dict = {
     ("backbone", "conditioning", "regularizer"),
     [
         *product(BACKBONES, CONDITIONINGS, ["none", "ICR", *REGULARIZERS]),
-        *product(["big_resnet"], ["W/O", "PD", "2C"], [*COMPANIONS][:-1]),
+        *product(["big_resnet"], ["W/O", "PD", "2C"], FOR_ALL_CRITICS),
         ("big_resnet", "PD", "selective matching"),
+        *product(["big_resnet"], ["W/O", "PD"], ["projected GAN"]),
         *product(["deep_conv", "resnet"], ["PD"], COMPANIONS),
         *product(["big_resnet"], ["K+1"], ["none", "ICR", "R1", "DiffAugment", "feature matching"]),
         *product(["big_resnet"], ["K+1"], ["NICE", "minibatch discrimination"]),

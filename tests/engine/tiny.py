@@ -90,6 +90,7 @@ COMPANIONS: dict[str, dict] = {
         "DATA": {"apply_diagan": True, "diagan_from": 0.5, "diagan_window": 0.34},
     },
     "selective matching": {"LOSS": {"apply_sfl": True, "sfl_share": 0.9}},
+    "projected GAN": {"MODEL": {"apply_projected": True, "projected_size": 64, "attn_d_loc": []}},
 }
 
 

@@ -177,6 +177,7 @@ def _arms(given: list[list[str]]) -> dict[str, tuple[str, ...]]:
 def _begin(options: argparse.Namespace, arms: dict[str, tuple[str, ...]]) -> "Kept":
     """A new study."""
     from topk_plugin.engine.config.config import load_config
+    from topk_plugin.engine.methods.registry import unfit_extractors
     from topk_plugin.evaluation.extractors import choose_extractor
     from topk_plugin.study.spec import Data
     from topk_plugin.study.store import Kept, gan_name
@@ -187,12 +188,16 @@ def _begin(options: argparse.Namespace, arms: dict[str, tuple[str, ...]]) -> "Ke
         raise UserError(f"--baseline {baseline} is no --arm; there are {', '.join(arms)}")
     arms = {baseline: arms[baseline]} | arms
     config = load_config(options.cfg_file, options.set)
-    for overrides in arms.values():  # a wrong override is said before anything is opened
-        load_config(options.cfg_file, [*options.set, *overrides])
+    # a wrong override is said before anything is opened
+    configs = [load_config(options.cfg_file, [*options.set, *new]) for new in arms.values()]
+    unfit = {name: by for arm in configs for name, by in unfit_extractors(arm).items()}
     data = Data(config.DATA.name, _absolute(options.data_dir), _absolute(options.test_data))
     samples = options.num_samples or min(MOST_SAMPLES, len(open_both(data, config)[0]))
     extractor = choose_extractor(
-        options.extractor, data_name=config.DATA.name, inception_weights=options.inception_weights
+        options.extractor,
+        data_name=config.DATA.name,
+        inception_weights=options.inception_weights,
+        unfit=unfit,
     ).name
     return Kept(
         gan=gan_name(options.cfg_file),

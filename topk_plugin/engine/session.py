@@ -15,6 +15,7 @@ from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.memory import memory_for_images
 from topk_plugin.engine.data.open import open_images
 from topk_plugin.engine.data.reading import PLAINLY, Reading
+from topk_plugin.engine.methods.registry import unfit_extractors
 from topk_plugin.engine.trainer import Trainer
 from topk_plugin.evaluation.evaluator import Evaluator
 
@@ -176,4 +177,5 @@ class Session:
             device=self.device,
             seed=0,
             extractor_data=self.images,
+            unfit=unfit_extractors(self.config),
         )

@@ -5,8 +5,9 @@ carry the names of the Inception metrics: they are comparable with each other on
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -44,10 +45,11 @@ class Evaluator:
         batch_size: images at once through the extractor.
         extractor_data: what the built-in extractor is trained on, when ``reference`` is not the
             training split itself.
+        unfit: extractors that the training was made with -> the method that did.
 
     Raises:
-        UserError: unknown metric or extractor, too few images, weights that can't be had or read,
-            or the classifier score of a data set that has one class.
+        UserError: unknown metric, unknown or unfit extractor, too few images, weights that can't be
+            had or read, or the classifier score of a data set that has one class.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Evaluator:
         seed: int,
         batch_size: int = 64,
         extractor_data: LabelledImages | None = None,
+        unfit: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         check_metrics(metrics)
         self.metrics = tuple(dict.fromkeys(metrics))
@@ -74,7 +77,10 @@ class Evaluator:
         self._image_shape = reference.images.shape[1:]
 
         choice = choose_extractor(
-            extractor, data_name=reference.name, inception_weights=inception_weights
+            extractor,
+            data_name=reference.name,
+            inception_weights=inception_weights,
+            unfit=unfit,
         )
         self._reason = choice.reason
         training_data = reference if extractor_data is None else extractor_data

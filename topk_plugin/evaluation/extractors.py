@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from topk_plugin.base.errors import UserError
 from topk_plugin.evaluation.builtin_extractor import builtin_extractor, weights_digest
 from topk_plugin.evaluation.efficientnet_lite0 import INSTALL, WEIGHTS_SHA256, is_installed
-from topk_plugin.evaluation.extractor_names import CHOICES
+from topk_plugin.evaluation.extractor_names import CHOICES, NETWORKS
 from topk_plugin.evaluation.imagenet_extractor import INPUT_SIZE, ImagenetExtractor
 from topk_plugin.evaluation.inception import (
     PUBLISHED_SHA256_PREFIX,
@@ -63,23 +65,54 @@ class LoadedExtractor:
     facts: dict[str, Any]
 
 
+def refuse_unfit(extractor: str, unfit: Mapping[str, str]) -> None:
+    """Refuse an extractor that the training itself was made with.
+
+    Args:
+        extractor: a name.
+        unfit: such extractors -> the method that trains with each.
+
+    Raises:
+        UserError: it is one of them.
+    """
+    if extractor in unfit:
+        others = [name for name in NETWORKS if name not in unfit]
+        raise UserError(
+            f"The extractor {extractor!r} is {NETWORKS[extractor]}, whose features the training "
+            f"itself uses ({unfit[extractor]}), so its values would only say how well they were "
+            f"fitted; take {' or '.join(map(repr, others))}"
+        )
+
+
 def choose_extractor(
-    extractor: str, *, data_name: str, inception_weights: Path | None
+    extractor: str,
+    *,
+    data_name: str,
+    inception_weights: Path | None,
+    unfit: Mapping[str, str] = MappingProxyType({}),
 ) -> ExtractorChoice:
     """Decide which extractor is taken.
 
     "auto" takes Inception if its weights are given, are in torch hub's folder or can be downloaded;
     else, for natural images, EfficientNet-Lite0 if it is installed; else the built-in extractor.
-    For the bundled Digits nothing is ever downloaded.
+    For the bundled Digits nothing is ever downloaded. What is unfit is never taken.
+
+    Args:
+        extractor: of :data:`topk_plugin.evaluation.extractor_names.CHOICES`.
+        data_name: of the images.
+        inception_weights: a file with torch-fidelity's Inception weights.
+        unfit: as :func:`refuse_unfit` has it.
 
     Raises:
-        UserError: unknown choice; weights given that don't exist or that would be ignored;
+        UserError: unknown choice, or one that is unfit; weights given that don't exist or that
+            would be ignored;
             "inception" demanded and no weights to be had; "imagenet" demanded and not installed.
     """
     if extractor not in CHOICES:
         raise UserError(
             f"Feature extractor {extractor!r} is unknown; take one of {', '.join(CHOICES)}"
         )
+    refuse_unfit(extractor, unfit)
     if extractor in ("builtin", "imagenet"):
         if inception_weights is not None:
             raise UserError(
@@ -93,6 +126,7 @@ def choose_extractor(
             )
         return ExtractorChoice(extractor, None, "asked for")
     if inception_weights is not None:
+        refuse_unfit("inception", unfit)
         if not inception_weights.is_file():
             raise UserError(
                 f"The Inception weights {inception_weights} do not exist; "
@@ -102,6 +136,10 @@ def choose_extractor(
     if extractor == "auto" and data_name == "Digits":
         return ExtractorChoice(
             "builtin", None, "for the bundled Digits nothing is downloaded, Inception's weights too"
+        )
+    if "inception" in unfit:
+        return _without_inception(
+            data_name, f"Inception's features are used in training ({unfit['inception']})", unfit
         )
     if hub_weights_path().is_file():
         return ExtractorChoice(
@@ -115,13 +153,21 @@ def choose_extractor(
                 f"The Inception weights could not be downloaded ({error}); give their path, put "
                 f"them at {hub_weights_path()}, or take another extractor"
             ) from error
-        return _without_inception(data_name, f"Inception's weights can't be downloaded: {error}")
+        return _without_inception(
+            data_name, f"Inception's weights can't be downloaded: {error}", unfit
+        )
     return ExtractorChoice("inception", weights, "its weights were downloaded")
 
 
-def _without_inception(data_name: str, reason: str) -> ExtractorChoice:
+def _without_inception(data_name: str, reason: str, unfit: Mapping[str, str]) -> ExtractorChoice:
     if data_name in NOT_NATURAL:
         return ExtractorChoice("builtin", None, f"{reason}; {data_name} are no natural images")
+    if "imagenet" in unfit:
+        return ExtractorChoice(
+            "builtin",
+            None,
+            f"{reason}; those of 'imagenet' are used in training ({unfit['imagenet']})",
+        )
     if is_installed():
         return ExtractorChoice("imagenet", None, reason)
     return ExtractorChoice("builtin", None, f"{reason}; better than this one is {INSTALL}")

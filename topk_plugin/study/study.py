@@ -8,8 +8,10 @@ from typing import Any
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.engine.config.config import Config, load_config
+from topk_plugin.engine.methods.registry import unfit_extractors
 from topk_plugin.engine.plan import describe_top_k, steps_to_floor
 from topk_plugin.engine.trainer import steps_per_epoch
+from topk_plugin.evaluation.extractors import refuse_unfit
 from topk_plugin.study.looks import looks_along
 from topk_plugin.study.sequential import PAIRS
 from topk_plugin.study.spec import Data, RunSpec
@@ -153,7 +155,8 @@ def runs_of(
         seeds: so many in place of the study's.
 
     Raises:
-        UserError: an unknown name, another data set, or k does not reach its floor in time.
+        UserError: an unknown name, another data set, an extractor that an arm trains with, or k
+            does not reach its floor in time.
     """
     asked = [gan for gan in study.gans if gans is None or gan.name in gans]
     needed = {gan.compared_with for gan in asked} - {gan.name for gan in asked}
@@ -169,6 +172,9 @@ def runs_of(
                 raise UserError(f"{study.name} trains on {config.DATA.name}, not on {data.name}")
             if images is not None and study.floor_by is not None:
                 check_floor(config, images, study.floor_by)
+            for extractor in (study.extractor, study.final_extractor):
+                if extractor is not None:
+                    refuse_unfit(extractor, unfit_extractors(config))
             tree = config.to_dict()
             for seed in range(seeds or gan.seeds):
                 spec = RunSpec(

@@ -17,7 +17,7 @@ def _generator(seed=1):
 
 def _colours_only(images, seed, monkeypatch):
     monkeypatch.setattr(differentiable_augmentation, "_shift", lambda x, _: x)
-    monkeypatch.setattr(differentiable_augmentation, "_cut_out", lambda x, _: x)
+    monkeypatch.setattr(differentiable_augmentation, "_cut_out", lambda x, *_: x)
     return diff_augment(images, _generator(seed))
 
 
@@ -53,11 +53,13 @@ def test_each_image_is_shifted_by_its_own_whole_pixels(height, width, down, righ
     assert len(seen) == (2 * down + 1) * (2 * right + 1)
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (6, 32)])
-def test_a_rectangle_centred_anywhere_becomes_zero(height, width):
+@pytest.mark.parametrize(
+    ("height", "width", "share", "tall", "wide"),
+    [(8, 8, 0.5, 4, 4), (6, 32, 0.5, 3, 16), (12, 32, 0.2, 2, 6)],
+)
+def test_a_rectangle_centred_anywhere_becomes_zero(height, width, share, tall, wide):
     images = torch.rand(2000, 2, height, width) + 1
-    results = _cut_out(images, _generator())
-    tall, wide = (height + 1) // 2, (width + 1) // 2
+    results = _cut_out(images, _generator(), share)
     seen = set()
     for image, result in zip(images, results, strict=True):
         cut = result[0] == 0

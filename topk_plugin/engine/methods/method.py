@@ -248,6 +248,7 @@ class Method:
             the network to train; also called when a checkpoint is sampled from, so it depends on
             the settings alone. Parameters that do not require grad are left alone by the training.
         choose_images: the training images and the settings to the images to train with.
+        unfit_extractors: feature extractors that took part in the training, and so can't judge it.
     """
 
     name: str
@@ -261,3 +262,4 @@ class Method:
     change_generator: Callable[[nn.Module, Settings], nn.Module] | None = None
     change_critic: Callable[[nn.Module, Settings], nn.Module] | None = None
     choose_images: Callable[[ImageSet, Settings], ImageSet] | None = None
+    unfit_extractors: tuple[str, ...] = ()

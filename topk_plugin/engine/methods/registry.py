@@ -32,6 +32,7 @@ from topk_plugin.engine.methods.masking import MASKING
 from topk_plugin.engine.methods.method import Method, Needs, Term
 from topk_plugin.engine.methods.minibatch_discrimination import MINIBATCH_DISCRIMINATION
 from topk_plugin.engine.methods.nice import NICE
+from topk_plugin.engine.methods.projected_gan import PROJECTED_GAN
 from topk_plugin.engine.methods.projection import PROJECTION, UNCONDITIONAL
 from topk_plugin.engine.methods.relativistic import RELATIVISTIC_LOSSES
 from topk_plugin.engine.methods.san import SAN
@@ -44,6 +45,7 @@ ENTRY_POINTS: Final = "topk_plugin.methods"
 
 BUILT_IN: Final[tuple[Method, ...]] = (
     TOP_K,
+    PROJECTED_GAN,
     DIFF_AUGMENT,
     MASKING,
     SELECTIVE_MATCHING,
@@ -135,3 +137,8 @@ def terms_of(settings: Settings) -> dict[str, Term]:
 def needs_of(settings: Settings) -> Needs:
     """What the methods that ``settings`` turn on need."""
     return reduce(Needs.__or__, (term.needs for term in terms_of(settings).values()), Needs())
+
+
+def unfit_extractors(settings: Settings) -> dict[str, str]:
+    """Feature extractors that can't judge such a training -> the method that it trains with."""
+    return {name: m.name for m in methods_on(settings) for name in m.unfit_extractors}

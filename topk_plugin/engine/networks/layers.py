@@ -58,6 +58,10 @@ class Layers:
         """A 4x4 convolution with stride 2 that halves height and width."""
         return self._normalised(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1))
 
+    def window_conv2d(self, in_channels: int, out_channels: int) -> nn.Conv2d:
+        """A 4x4 convolution without padding and bias: a value for every window of 4x4."""
+        return self._normalised(nn.Conv2d(in_channels, out_channels, 4, bias=False))
+
     def conv_transpose2d(self, in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
         """A 4x4 transposed convolution with stride 2 that doubles height and width."""
         return self._normalised(

@@ -136,6 +136,7 @@ def test_a_methods_config_differs_from_its_base_in_the_method_only(path):
         "Selection": {"DATA.keep"},
         "SelfDiagnosing": {"DATA.apply_diagan", "DATA.diagan_snapshots", "LOSS.adv_loss"},
         "Projected": {"MODEL.apply_projected", "MODEL.projected_size", "MODEL.attn_d_loc"},
+        "VBN": {"MODEL.apply_g_vbn"},
         "TTUR": {"OPTIMIZATION.g_lr", "OPTIMIZATION.d_lr"},
     }
     assert changed == allowed[path.stem]

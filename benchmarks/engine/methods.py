@@ -73,6 +73,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "MODEL": {"d_cond_mtd": "K+1"},
         "LOSS": {"adv_loss": "vanilla", "cond_lambda": 2.0},
     },
+    "virtual batch norm of the generator": {"MODEL": {"apply_g_vbn": True}},
     "projected GAN": {"MODEL": {"apply_projected": True, "projected_size": 64}},
     "moving average": EMA,
 }

@@ -90,6 +90,8 @@ COMPANIONS: dict[str, dict] = {
         "DATA": {"apply_diagan": True, "diagan_from": 0.5, "diagan_window": 0.34},
     },
     "selective matching": {"LOSS": {"apply_sfl": True, "sfl_share": 0.9}},
+    "VBN in G": {"MODEL": {"apply_g_vbn": True}},
+    "VBN in D": {"MODEL": {"apply_d_vbn": True, "apply_d_sn": False}},
     "projected GAN": {"MODEL": {"apply_projected": True, "projected_size": 64, "attn_d_loc": []}},
 }
 

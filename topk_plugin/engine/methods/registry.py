@@ -40,6 +40,7 @@ from topk_plugin.engine.methods.selective_matching import SELECTIVE_MATCHING
 from topk_plugin.engine.methods.self_diagnosing import SELF_DIAGNOSING
 from topk_plugin.engine.methods.semi_supervised import SEMI_SUPERVISED
 from topk_plugin.engine.methods.topk import TOP_K
+from topk_plugin.engine.methods.virtual_batch_norm import VIRTUAL_CRITIC, VIRTUAL_GENERATOR
 
 ENTRY_POINTS: Final = "topk_plugin.methods"
 
@@ -70,6 +71,8 @@ BUILT_IN: Final[tuple[Method, ...]] = (
     HISTORICAL_AVERAGING,
     MINIBATCH_DISCRIMINATION,
     NICE,
+    VIRTUAL_GENERATOR,
+    VIRTUAL_CRITIC,
     INSTANCE_SELECTION,
     SELF_DIAGNOSING,
     MOVING_AVERAGE,

@@ -26,7 +26,7 @@ from topk_plugin.engine.keys.key import Key, When, switch
 from topk_plugin.engine.keys.rules import Whole
 from topk_plugin.engine.methods.method import Method
 from topk_plugin.engine.networks.layers import Layers
-from topk_plugin.engine.networks.scoring import Head, Outputs
+from topk_plugin.engine.networks.scoring import Outputs, WrappingHead
 from topk_plugin.gate import ranks
 
 
@@ -57,23 +57,18 @@ class MinibatchFeatures(nn.Module):
             return ((-distances).exp() * others[..., None]).sum(1) + self.bias
 
 
-class MinibatchHead(Head):
+class MinibatchHead(WrappingHead):
     """``head`` behind features and minibatch features."""
-
-    def __init__(self, head: Head) -> None:
-        super().__init__(head.settings)
-        self._head = head
-        self.compared = head.compared  # type: ignore[misc]  # the wrapped head's
 
     def add_layers(self, critic: Any, features: int, layers: Layers) -> None:
         loss = self.settings.LOSS
         kernels, dimensions = loss.minibatch_kernels, loss.minibatch_dimensions
         critic.minibatch = MinibatchFeatures(features, kernels, dimensions)
-        self._head.add_layers(critic, features + kernels, layers)
+        self.head.add_layers(critic, features + kernels, layers)
 
     def outputs(self, critic: Any, h: Tensor, labels: Tensor) -> Outputs:
         both = torch.cat([h, critic.minibatch(h).to(h.dtype)], dim=1)
-        outputs = self._head.outputs(critic, both, labels)
+        outputs = self.head.outputs(critic, both, labels)
         # feature matching and the like go on comparing a sample's own features
         return outputs | {"h": h}
 

@@ -32,7 +32,7 @@ from topk_plugin.engine.keys.rules import Number, Whole
 from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.methods.method import CriticStep, Gan, Method, Term
 from topk_plugin.engine.networks.backbones import backbone_of
-from topk_plugin.engine.networks.scoring import Head, Outputs, ScoringNetwork
+from topk_plugin.engine.networks.scoring import Outputs, ScoringNetwork, WrappingHead
 from topk_plugin.engine.networks.self_attention import SelfAttention
 from topk_plugin.engine.networks.stack import in_order
 from topk_plugin.gate import ranks
@@ -83,22 +83,14 @@ class Noise(nn.Module):
         self.beta.add_(step).clamp_(0, 1)
 
 
-class NiceHead(Head):
+class NiceHead(WrappingHead):
     """``head`` of the first draw; with a second one, also the distance of the two."""
-
-    def __init__(self, head: Head) -> None:
-        super().__init__(head.settings)
-        self._head = head
-        self.compared = head.compared  # type: ignore[misc]  # the wrapped head's
-
-    def add_layers(self, critic: Any, features: int, layers: Any) -> None:
-        self._head.add_layers(critic, features, layers)
 
     def outputs(self, critic: Any, h: Tensor, labels: Tensor) -> Outputs:
         if len(h) == len(labels):
-            return self._head.outputs(critic, h, labels)
+            return self.head.outputs(critic, h, labels)
         first, second = h.chunk(2)
-        outputs = self._head.outputs(critic, first, labels)
+        outputs = self.head.outputs(critic, first, labels)
         difference = first - second
         precise = difference.to(torch.promote_types(difference.dtype, torch.float32))
         return outputs | {DIFFERENCE: precise.square().sum(1)}

@@ -26,7 +26,7 @@ from topk_plugin.engine.keys.rules import OneOf
 from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.methods.adversarial import adversarial_loss, has_logit_losses
 from topk_plugin.engine.methods.method import CriticStep, Gan, Method, Term
-from topk_plugin.engine.networks.scoring import Head, Outputs, ScoringNetwork
+from topk_plugin.engine.networks.scoring import Head, Outputs, ScoringNetwork, WrappingHead
 
 SHORTEST = 1e-12
 FUNCTION, DIRECTION = "san_function", "san_direction"
@@ -79,20 +79,18 @@ class SanLinear(nn.Module):
             self.weight.copy_(F.normalize(self.weight, dim=1, eps=SHORTEST))
 
 
-class SanHead(Head):
+class SanHead(WrappingHead):
     """``head`` with a :class:`SanLinear` in the place of the layer that scores."""
 
     def __init__(self, head: Head) -> None:
-        super().__init__(head.settings)
-        self._head = head
+        super().__init__(head)
         self._by_class = head.settings.MODEL.d_cond_mtd == "PD"
-        self.compared = head.compared  # type: ignore[misc]  # the wrapped head's
 
     def outputs(self, critic: Any, h: Tensor, labels: Tensor) -> Outputs:
         # what the wrapped head adds beside the score, from a critic whose score is not read
         rows = labels if self._by_class else torch.zeros_like(labels)
         logits, function, direction = critic.san(h, rows.long())
-        outputs = self._head.outputs(critic, h, labels)
+        outputs = self.head.outputs(critic, h, labels)
         return outputs | {"adv_output": logits, FUNCTION: function, DIRECTION: direction}
 
 
@@ -116,13 +114,13 @@ def change_critic(critic: nn.Module, settings: Settings) -> nn.Module:
     features = critic.linear1.in_features
     critic.san = SanLinear(rows, features, settings.LOSS.san_parametrization)
     critic.linear1 = _NoScore()
-    critic.head = SanHead(_without_projection(critic) if by_class else critic.head)
+    if by_class:
+        del critic.embedding
+    # what other methods put around the head goes on to give it the features that it scores
+    critic.head = critic.head.with_innermost(
+        lambda head: SanHead(Head(settings) if by_class else head)
+    )
     return critic
-
-
-def _without_projection(critic: ScoringNetwork) -> Head:
-    del critic.embedding
-    return Head(critic.head.settings)
 
 
 class San(Term):

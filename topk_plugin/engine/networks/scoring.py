@@ -1,5 +1,6 @@
 """The last layers of a critic: from features to a score and what goes with labels."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -41,6 +42,30 @@ class Head:
             labels given), and what the head adds.
         """
         return {"h": h, "adv_output": critic.linear1(h).squeeze(1), "label": labels}
+
+    def with_innermost(self, change: "Callable[[Head], Head]") -> "Head":
+        """This head, in which ``change`` was made to the one that scores, inside of all others."""
+        return change(self)
+
+
+class WrappingHead(Head):
+    """A head around another one, which sees other features or whose outputs are added to.
+
+    Args:
+        head: the other one.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head.settings)
+        self.head = head
+        self.compared = head.compared  # type: ignore[misc]  # the wrapped head's
+
+    def add_layers(self, critic: Any, features: int, layers: Layers) -> None:
+        self.head.add_layers(critic, features, layers)
+
+    def with_innermost(self, change: "Callable[[Head], Head]") -> Head:
+        self.head = self.head.with_innermost(change)
+        return self
 
 
 class ScoringNetwork(nn.Module):

@@ -19,6 +19,7 @@ from benchmarks.engine.speed import STUDIOGAN
 from benchmarks.mixture.explanation import CLAIMS
 from benchmarks.mixture.release import CONFIRMATION, CONFIRMATION_SCHEDULES, name_of
 from benchmarks.mixture.release_report import MEASURES, registered_verdict, verdict_lines
+from benchmarks.paper import companions
 from benchmarks.paper.claims import DISTANCE, claims, table
 from benchmarks.paper.presets import PRESETS
 from topk_plugin.base.files import atomic_write
@@ -66,6 +67,7 @@ def filled(text: str) -> str:
         "image_ablations": lambda: _images("ablations", DISTANCE),
         "image_ranking": lambda: _ranking("cpu"),
         "methods_cost": _methods_cost,
+        "methods_effect": lambda: companions.table(RESULTS),
         **{
             f"keys_{re.sub('[^a-z0-9]', '_', method.name.lower())}": partial(_keys, method)
             for method in all_methods()

@@ -1,7 +1,9 @@
 """Which GANs, arms, seeds and sizes a preset compares."""
 
+from dataclasses import replace
 from typing import Final
 
+from benchmarks.paper.companion_gans import COMPANION_GANS
 from benchmarks.paper.gans import (
     ARMS,
     BASELINE,
@@ -178,6 +180,44 @@ PRESETS: Final[dict[str, Study]] = {
             "Top-k on a narrow SNGAN of CIFAR-10, three times as long",
             sequential=False,
             looks=12,  # those of the other presets among them
+        ),
+        Study(
+            name="companions",
+            gans=COMPANION_GANS,
+            precision=AUTO,
+            extractor="builtin",
+            samples=5000,
+            looks=2,
+            late_looks=4,
+            final_extractor="imagenet",
+            co_primary=("recall",),
+            floor_by=0.25,
+            title="Methods beside top-k, each with it and without, on a narrow SNGAN of CIFAR-10",
+            baseline=BASELINE,
+        ),
+        Study(
+            name="companions-rehearsal",
+            gans=tuple(
+                replace(
+                    gan,
+                    config=CONFIGS / "Digits/BigGAN-TopK.yaml",
+                    overrides=(
+                        *(*_TINY, "OPTIMIZATION.d_updates_per_step=1", "MODEL.apply_attn=false"),
+                        *schedule(24, nu=0.5, gamma=0.7, by=0.5),
+                        *(o for o in gan.overrides if o.startswith("DATA.")),
+                    ),
+                    seeds=2,
+                    about="24 steps on the bundled digits",
+                )
+                for gan in COMPANION_GANS
+            ),
+            precision="fp32",
+            extractor="builtin",
+            samples=200,
+            looks=1,
+            floor_by=1.0,
+            title="Does every arm of the companions' study run?",
+            baseline=BASELINE,
         ),
         Study(
             name="paper",

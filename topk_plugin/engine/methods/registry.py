@@ -28,6 +28,7 @@ from topk_plugin.engine.methods.historical_averaging import HISTORICAL_AVERAGING
 from topk_plugin.engine.methods.instance_selection import INSTANCE_SELECTION
 from topk_plugin.engine.methods.label_smoothing import LABEL_SMOOTHING
 from topk_plugin.engine.methods.lecam import LECAM
+from topk_plugin.engine.methods.limited_data import LIMITED_DATA
 from topk_plugin.engine.methods.masking import MASKING
 from topk_plugin.engine.methods.method import Method, Needs, Term
 from topk_plugin.engine.methods.minibatch_discrimination import MINIBATCH_DISCRIMINATION
@@ -73,6 +74,7 @@ BUILT_IN: Final[tuple[Method, ...]] = (
     NICE,
     VIRTUAL_GENERATOR,
     VIRTUAL_CRITIC,
+    LIMITED_DATA,
     INSTANCE_SELECTION,
     SELF_DIAGNOSING,
     MOVING_AVERAGE,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.paper.claims import DISTANCE, Summary, log_ratios
+from benchmarks.paper.claims import DISTANCE, Summary
 from benchmarks.paper.companion_gans import COMPANION_GANS, VANILLA
 from benchmarks.paper.gans import BASELINE
 from topk_plugin.base.intervals import UNDECIDED, Values, difference, judge
@@ -67,11 +67,9 @@ def rows_of(summary: Summary, gan: Gan) -> list[Row]:
 
 def _row(summary: Summary, gan: Gan, method: str) -> Row:
     base = base_of(gan, method)
-
-    def values(arm: str) -> dict[int, float] | None:
-        return summary.values(gan.name, arm, DISTANCE)
-
-    own, own_top, bare, bare_top = map(values, (method, with_top_k(method), base, with_top_k(base)))
+    own, own_top, bare, bare_top = (
+        _values(summary, gan, arm) for arm in (method, with_top_k(method), base, with_top_k(base))
+    )
     on_top, of_base = _by_seed(own_top, own), _by_seed(bare_top, bare)
     interaction = None
     if on_top is not None and of_base is not None:
@@ -88,14 +86,19 @@ def _row(summary: Summary, gan: Gan, method: str) -> Row:
     )
 
 
+def _values(summary: Summary, gan: Gan, arm: str) -> dict[int, float] | None:
+    """Seed -> value, those that diverged left out; None while a run is missing."""
+    found, missing, _ = summary.values(gan.name, arm, DISTANCE)
+    return None if missing else found
+
+
 def _by_seed(
     one: dict[int, float] | None, other: dict[int, float] | None
 ) -> dict[int, float] | None:
     """Seed -> log(one / other); None where one of them is not complete."""
-    ratios = log_ratios(one, other)
-    if ratios is None or one is None or other is None:
+    if one is None or other is None:
         return None
-    return dict(zip([seed for seed in one if seed in other], ratios.tolist(), strict=True))
+    return {seed: float(np.log(one[seed] / other[seed])) for seed in one if seed in other}
 
 
 def _compared(effects: dict[int, float] | None) -> dict[str, Any] | None:
@@ -132,7 +135,7 @@ def table(results: Path = RESULTS) -> str:
 
 
 def _plain_top_k(summary: Summary, gan: Gan) -> dict[str, Any] | None:
-    one, other = (summary.values(gan.name, arm, DISTANCE) for arm in ("topk", BASELINE))
+    one, other = (_values(summary, gan, arm) for arm in ("topk", BASELINE))
     return _compared(_by_seed(one, other))
 
 

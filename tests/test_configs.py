@@ -13,10 +13,12 @@ from topk_plugin.engine.config.table import table
 STUDIOGAN_DEFAULTS = table().studiogan_defaults
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATA_SETS = {"Digits": 1797, "FashionMNIST": 60_000, "CIFAR10": 50_000}  # training images
+IMAGES = DATA_SETS | {"ImageNet": 1_281_167}  # given with -data
 METHODS = ("BigGAN", "ContraGAN", "BigGAN-ICR")
 PAIRS = [
     *((data, method) for data in DATA_SETS for method in METHODS),
     *(("CIFAR10", method) for method in ("DCGAN", "SNGAN")),
+    ("ImageNet", "BigGAN-2048"),
 ]
 METHODS_FILES = sorted((CONFIGS / "Methods").glob("*.yaml"))
 FILES = sorted(set(CONFIGS.glob("*/*.yaml")) - set(METHODS_FILES))
@@ -70,7 +72,7 @@ def test_k_reaches_its_floor_within_the_run_as_the_comment_says(data, method):
     config = load_config(path)
     optimization, loss = config.OPTIMIZATION, config.LOSS
     basket = optimization.batch_size * optimization.acml_steps * optimization.d_updates_per_step
-    steps_per_epoch = DATA_SETS[data] // basket
+    steps_per_epoch = IMAGES[data] // basket
     epochs = optimization.total_steps // steps_per_epoch
     factor, reached = 1.0, math.inf
     for epoch in range(epochs + 1):
@@ -107,9 +109,27 @@ def test_cifar10_has_studiogans_full_size_settings(method, end):
         assert strengths == (10.0, 10.0, 0.05, 0.5, 20.0)
 
 
+def test_imagenet_has_studiogans_settings_of_biggan_2048():
+    config = load_config(CONFIGS / "ImageNet" / "BigGAN-2048.yaml")
+    model, optimization = config.MODEL, config.OPTIMIZATION
+    assert (model.z_dim, model.g_shared_dim, model.g_conv_dim, model.d_conv_dim) == (
+        120,
+        128,
+        96,
+        96,
+    )
+    assert (model.attn_g_loc, model.attn_d_loc) == ((4,), (1,))
+    assert (model.g_ema_decay, model.g_ema_start) == (0.9999, 20_000)
+    assert (optimization.batch_size, optimization.acml_steps) == (512, 4)
+    assert optimization.d_updates_per_step == 2
+    assert (optimization.g_lr, optimization.d_lr) == (5e-5, 2e-4)
+    assert (optimization.beta1, optimization.beta2) == (0.0, 0.999)
+    assert optimization.total_steps == 200_000
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_only_images_whose_mirror_image_belongs_to_the_class_are_flipped(path):
-    assert load_config(path).PRE.apply_rflip is (path.parent.name == "CIFAR10")
+    assert load_config(path).PRE.apply_rflip is (path.parent.name in ("CIFAR10", "ImageNet"))
 
 
 @pytest.mark.parametrize("path", METHODS_FILES, ids=lambda path: path.stem)

@@ -11,6 +11,8 @@ from topk_plugin.gate.gate_warnings import (
     CriticUpdateWarning,
     GateWarning,
     NoEffectWarning,
+    ReplayWarning,
+    SmallSelectionWarning,
     WrongSignWarning,
 )
 from topk_plugin.gate.gated_step import GatedStep
@@ -30,7 +32,9 @@ __all__ = [
     "KSchedule",
     "NoEffectWarning",
     "Progress",
+    "ReplayWarning",
     "RunLog",
+    "SmallSelectionWarning",
     "TopK",
     "TopKMonitor",
     "TopKStatistics",

@@ -436,7 +436,11 @@ def test_accumulated_gradient_is_the_mean_over_the_micro_batches() -> None:
     for acml_steps in (1, 2):
         trainer = tiny_trainer(OFF, {"OPTIMIZATION": {"acml_steps": acml_steps}})
         probe = nn.Parameter(torch.zeros(()))
-        trainer._generator_loss = AveragedLoss(nn.Identity(), lambda probe=probe: probe * 5)
+
+        def loss(given: object, probe: nn.Parameter = probe) -> Tensor:
+            return probe * 5
+
+        trainer._generator_loss = AveragedLoss(nn.Identity(), loss)
         trainer.g_optimizer = torch.optim.SGD([probe], lr=1.0)
         trainer._train_generator()
         assert probe.item() == -5.0

@@ -18,6 +18,7 @@ def configurations(
     d_cond_mtd: str = "PD",
     total_steps: int = 100,
     g_updates_per_step: int = 1,
+    acml_steps: int = 1,
     **loss: Any,
 ) -> SimpleNamespace:
     """StudioGAN's ``Configurations`` with top-k on, gamma 0.9, nu 0.5 and the given LOSS flags."""
@@ -26,7 +27,9 @@ def configurations(
         LOSS=SimpleNamespace(**flags),
         MODEL=SimpleNamespace(g_cond_mtd=g_cond_mtd, d_cond_mtd=d_cond_mtd),
         OPTIMIZATION=SimpleNamespace(
-            total_steps=total_steps, g_updates_per_step=g_updates_per_step
+            total_steps=total_steps,
+            g_updates_per_step=g_updates_per_step,
+            acml_steps=acml_steps,
         ),
         RUN=SimpleNamespace(distributed_data_parallel=distributed),
     )

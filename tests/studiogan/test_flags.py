@@ -21,6 +21,7 @@ CHOICES = {
     "topk_policy": [*POLICIES],
     "topk_scope": ["rank", "global", "N/A"],
     "topk_normalize": ["kept", "batch"],
+    "topk_accumulation": ["micro", "effective"],
 }
 fractions = st.floats(0, 1, exclude_min=True) | st.just(1)
 anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text())
@@ -86,7 +87,13 @@ def test_the_schedule_is_what_the_flags_say(gamma: float, nu: float, every: Any)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(name, v) for name, allowed in CHOICES.items() for v in allowed]
+    ("name", "value"),
+    [
+        (name, value)
+        for name, allowed in CHOICES.items()
+        for value in allowed
+        if name != "topk_accumulation"  # read where it is refused, below
+    ],
 )
 def test_every_choice_is_taken(name: str, value: str) -> None:
     found = getattr(read(**{name: value}), name.removeprefix("topk_"))
@@ -132,6 +139,7 @@ def test_the_default_scope_is_global_under_ddp_for_the_gate_only() -> None:
         *(("topk_policy", policy, "top") for policy in POLICIES if policy != "top"),
         ("topk_scope", "global", "rank"),
         ("topk_normalize", "batch", "kept"),
+        ("topk_accumulation", "effective", "micro"),
     ],
 )
 def test_the_slice_can_do_less(name: str, value: str, only: str) -> None:
@@ -199,3 +207,11 @@ def test_the_error_is_of_the_kind_that_studiogan_raises() -> None:
 def test_the_slice_is_refused_for_scores_that_it_cannot_cut() -> None:
     assert "MODEL.d_cond_mtd 'SPD'" in refusal(topk_mode="slice", d_cond_mtd="SPD")
     assert TopKFlags.of(configurations(topk_mode="gate", d_cond_mtd="SPD")) is not None
+
+
+def test_a_selection_over_accumulated_batches_is_refused_with_who_can() -> None:
+    message = refusal(topk_accumulation="effective", acml_steps=5)
+    assert "StudioGAN's generator step can't look at all of its 5 accumulated batches" in message
+    assert "built-in trainer (topk-plugin train" in message
+    assert TopKFlags.of(configurations(topk_accumulation="effective", acml_steps=1)) is not None
+    assert TopKFlags.of(configurations(topk_accumulation="micro", acml_steps=5)) is not None

@@ -9,7 +9,7 @@ from topk_plugin.base.environment import describe_cpu
 from topk_plugin.engine.config.config import Config
 from topk_plugin.engine.evidence import describe_evidence
 from topk_plugin.engine.methods.registry import methods_on, needs_of
-from topk_plugin.engine.methods.topk import schedule_of
+from topk_plugin.engine.methods.topk import schedule_of, selection_size
 from topk_plugin.engine.optimizers import describe_learning_rates
 from topk_plugin.engine.trainer import Trainer, images_per_step
 from topk_plugin.gate.schedule import KSchedule, gamma_to_reach
@@ -49,12 +49,12 @@ def _describe_device(device: torch.device) -> str:
 
 def steps_to_floor(config: Config, steps_per_epoch: float) -> float | None:
     """Training steps until k reaches its floor; infinity if it never does, None without top-k."""
-    schedule, batch = schedule_of(config, steps_per_epoch), config.OPTIMIZATION.batch_size
+    schedule, size = schedule_of(config, steps_per_epoch), selection_size(config)
     if schedule is None:
         return None
     if math.isinf(schedule.progress_to_floor):
         return math.inf
-    return _steps_to(schedule.progress_to_lowest_k(batch), schedule, config, steps_per_epoch)
+    return _steps_to(schedule.progress_to_lowest_k(size), schedule, config, steps_per_epoch)
 
 
 def _steps_to(progress: float, schedule: KSchedule, config: Config, steps_per_epoch: float) -> int:
@@ -71,13 +71,18 @@ def describe_top_k(config: Config, steps_per_epoch: float) -> list[str]:
     floor_at = steps_to_floor(config, steps_per_epoch)
     if schedule is None or floor_at is None:
         return ["top-k: off (LOSS.apply_topk)"]
-    batch, total = optimization.batch_size, optimization.total_steps
+    batch, total = selection_size(config), optimization.total_steps
     floor = schedule.lowest_k(batch)
     unit = "epoch" if schedule.every == "epoch" else f"{schedule.every} generator steps"
     lines = [
         f"top-k: k from {batch} to {floor} of {batch} (gamma {schedule.gamma:g} every {unit}, "
         f"nu {schedule.nu:g}), mode {loss.topk_mode}, policy {loss.topk_policy}, "
         f"normalize {loss.topk_normalize}"
+        + (
+            f", over the {optimization.acml_steps} accumulated batches of an update"
+            if batch > optimization.batch_size
+            else ""
+        )
     ]
     if floor == batch:
         remedy = "lower LOSS.topk_nu and LOSS.topk_gamma"

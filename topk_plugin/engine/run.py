@@ -19,7 +19,7 @@ from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.diagnostics import Diagnostics
 from topk_plugin.engine.divergence import NotFinite, describe_not_finite, not_finite
 from topk_plugin.engine.latents import LatentSource
-from topk_plugin.engine.methods.topk import k_of, topk_of
+from topk_plugin.engine.methods.topk import k_of, selection_size, topk_of
 from topk_plugin.engine.rejection import Rejection
 from topk_plugin.engine.replicas import take_buffers_of_the_first
 from topk_plugin.engine.run_folder import RunFolder
@@ -247,7 +247,7 @@ class TrainingRun:
             "D": f"{scalars['loss/discriminator']:.3f}",
         }
         if "topk/k" in scalars:
-            figures["k"] = f"{scalars['topk/k']:.0f}/{self.config.OPTIMIZATION.batch_size}"
+            figures["k"] = f"{scalars['topk/k']:.0f}/{selection_size(self.config)}"
         figures["img/s"] = f"{rate:,.0f}"
         bar.set_postfix(figures)
         if bar.disable:
@@ -315,11 +315,11 @@ class TrainingRun:
                     self._checkpoints.save_best(self.trainer, **self._memory())
 
     def _last_fakes(self) -> Tensor | None:
-        """The samples of the last selection, of all processes where it was over all."""
+        """What the gate saw last, of all processes where the selection was over all."""
         fakes = self.trainer.last_fakes
         if fakes is None or self._monitor is None:
             return None
-        selected_among = len(self._monitor.topk.stats.mask)
+        selected_among = len(self._monitor.topk.stats_of_last_call.mask)
         return fakes if selected_among == len(fakes) else ranks.gather_batch(fakes)
 
     # --- divergence ------------------------------------------------------------------------
@@ -403,6 +403,7 @@ class TrainingRun:
                 "topk_mode": loss.topk_mode,
                 "topk_policy": loss.topk_policy,
                 "topk_normalize": loss.topk_normalize,
+                "topk_accumulation": loss.topk_accumulation,
                 "topk_every": loss.topk_every,
                 "k_at_the_end": k_of(self.trainer.terms),
             }

@@ -5,6 +5,7 @@ The order of everything inside a step is StudioGAN's, so that the two can be com
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -19,7 +20,14 @@ from topk_plugin.engine.data.images import ImageSet
 from topk_plugin.engine.data.stream import Batch, BatchStream
 from topk_plugin.engine.keys.settings import Settings
 from topk_plugin.engine.latents import LatentSource
-from topk_plugin.engine.methods.method import Fakes, Gan, Needs, Term
+from topk_plugin.engine.methods.method import (
+    Fakes,
+    Gan,
+    GeneratorInput,
+    GeneratorPasses,
+    Needs,
+    Term,
+)
 from topk_plugin.engine.methods.registry import methods_on, needs_of, terms_of
 from topk_plugin.engine.networks.frozen_statistics import frozen_batch_statistics
 from topk_plugin.engine.networks.sampling import sampling_copy
@@ -252,7 +260,7 @@ class Trainer:
 
     def _loss_of_the_critic(self, real: Batch) -> dict[str, Tensor]:
         with torch.no_grad(), frozen_batch_statistics(self.generator):
-            fakes = self._generate()
+            fakes = self._fakes(self._draw())
         return self.objectives.of_critic(real, fakes, steps=self.step_count)
 
     def _train_generator(self) -> dict[str, Tensor]:
@@ -267,9 +275,7 @@ class Trainer:
             with ExitStack() as around:
                 for term in self._terms:
                     around.enter_context(term.around_generator_update())
-                for loss in _losses_of_an_update(self._generator_loss, optimization.acml_steps):
-                    with self._autocast():
-                        total = loss()
+                for total in self._generator_losses():
                     (total / optimization.acml_steps).backward()
             self.g_optimizer.step()
             self.progress.end_step()
@@ -277,16 +283,36 @@ class Trainer:
                 term.after_generator_update(self.step_count)
         return {"loss/generator": total.detach()}
 
-    def _loss_of_the_generator(self) -> Tensor:
-        fakes = self._generate()
-        self.last_fakes = fakes.images.detach()
-        real = None
-        if self._needs.real_in_generator_update:
-            real = self.stream.next_step(first_only=True)[0]
-        return self.objectives.of_generator(fakes, real)
+    def _generator_losses(self) -> Iterator[Tensor]:
+        """Of the micro-batches of one update, one after the other."""
+        real = self._needs.real_in_generator_update
+        losses: Iterator[Callable[[], Tensor]] = (
+            partial(self._generator_loss_of, loss, self._draw(real=real))
+            for loss in _losses_of_an_update(
+                self._generator_loss, self.config.OPTIMIZATION.acml_steps
+            )
+        )
+        networks = (self.generator, self.critic)
+        passes = GeneratorPasses(losses, networks, (self.augmentation,))
+        for term in self._terms:
+            computed = term.accumulate(passes)
+            if computed is not None:
+                return computed
+        return (loss() for loss in losses)
 
-    def _generate(self) -> Fakes:
-        """This process's part of a batch; all draw for the whole batch."""
+    def _generator_loss_of(
+        self, loss: Callable[[GeneratorInput], Tensor], given: GeneratorInput
+    ) -> Tensor:
+        with self._autocast():
+            return loss(given)
+
+    def _loss_of_the_generator(self, given: GeneratorInput) -> Tensor:
+        fakes = self._fakes(given)
+        self.last_fakes = fakes.images.detach()
+        return self.objectives.of_generator(fakes, given.real)
+
+    def _draw(self, *, real: bool = False) -> GeneratorInput:
+        """For this process's part of a batch; all draw for the whole batch."""
         count = self.config.OPTIMIZATION.batch_size
         labels = ranks.own_part(self.latents.labels(count))
         joined = self.latents.latents(count)
@@ -295,9 +321,15 @@ class Trainer:
         nearby = None
         if radius is not None:
             nearby = ranks.own_part(self.latents.nearby(joined, radius))
-        images = self.generator(z, labels)
-        images_nearby = None if nearby is None else self.generator(nearby, labels)
-        return Fakes(images, labels, images_nearby)
+        batch = self.stream.next_step(first_only=True)[0] if real else None
+        return GeneratorInput(labels, z, nearby, batch)
+
+    def _fakes(self, given: GeneratorInput) -> Fakes:
+        images = self.generator(given.latents, given.labels)
+        nearby = None
+        if given.nearby is not None:
+            nearby = self.generator(given.nearby, given.labels)
+        return Fakes(images, given.labels, nearby)
 
     def _let_the_critic_learn(self, learning: bool) -> None:
         for parameter in self._critic_parameters:

@@ -110,6 +110,10 @@ class Attachment:
             return None
         images = argument(args, kwargs, self._images, "images")
         tensors = sample_tensors(images)
+        step.call_begins()
+        if step.looks_first:
+            calls.append(step.selection_of(tensors[0]))
+            return None
         if not any(x.requires_grad for x in tensors):
             self._check.reason = "the images given to the critic do not require grad"
             calls.append(None)
@@ -134,6 +138,23 @@ class Attachment:
         selection = calls.pop()
         if selection is None or selection.mask is not None:
             return  # passed ungated, or selected from in an earlier call
+        try:
+            found, scores, classes = self._scored(selection, args, kwargs, output)
+        except (ValueError, TypeError):
+            if step.looks_first:
+                return  # perhaps a call on real images; if not, it will raise when it is gated
+            raise
+        if not step.looks_first:
+            if callable(self._score):
+                self._sign.watch_through(output, found)
+            else:
+                self._sign.watch(found)
+        step.choose(selection, scores, classes)
+
+    def _scored(
+        self, selection: Selection, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> tuple[Any, Tensor, Tensor | None]:
+        """The scores as they are found in ``output``, one a sample [N], and their classes [N]."""
         found = find_scores(output, self._score)
         images = sample_tensors(argument(args, kwargs, self._images, "images"))
         shape = images[0].shape if len(images) == 1 else None
@@ -147,11 +168,7 @@ class Attachment:
                     f"policy={self._selector.policy.name!r} needs integer classes of shape "
                     f"{list(scores.shape)} (or one-hot) in the critic's argument {self._labels!r}"
                 )
-        if callable(self._score):
-            self._sign.watch_through(output, found)
-        else:
-            self._sign.watch(found)
-        self._selector.select(selection, scores, classes)
+        return found, scores, classes
 
     def _classes(self, labels: Any, batch_size: int) -> Tensor | None:
         if isinstance(labels, Tensor) and labels.dim() == 2 and labels.shape[1] > 1:

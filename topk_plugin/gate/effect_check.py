@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from topk_plugin.gate.gate_warnings import CriticUpdateWarning, NoEffectWarning, warn
+from topk_plugin.gate.gate_warnings import (
+    CriticUpdateWarning,
+    NoEffectWarning,
+    SmallSelectionWarning,
+    warn,
+)
 from topk_plugin.gate.progress import Progress
 from topk_plugin.gate.schedule import KSchedule
 
@@ -12,6 +17,9 @@ from topk_plugin.gate.schedule import KSchedule
 _BLOCKS_WITHOUT_A_STEP = 1_000
 _BLOCKS_WITHOUT_AN_EPOCH = 10_000
 _BLOCKS_WITHOUT_AN_EPOCH_BUT_STEPS = 100_000
+
+# Under so many scores k is coarse and their ranking mostly noise.
+FEWEST_SCORES = 8
 
 # Under this share of the kept rows, or of the dropped ones, the loss reaches too few of them. Where
 # real and generated samples share a call, the real ones are among the kept rows if they score high,
@@ -87,6 +95,25 @@ class EffectCheck:
                 "a larger batch or a smaller nu",
                 NoEffectWarning,
                 key="k cannot drop",
+            )
+        elif batch_size < FEWEST_SCORES:
+            self._warn_once(
+                f"top-k selects among {batch_size} scores only, so that k is coarse and their "
+                "ranking mostly noise: enlarge the batch, or, where gradients are accumulated, "
+                "select over all micro-batches with accumulation='effective' (step.accumulate(); "
+                "LOSS.topk_accumulation of a config)",
+                SmallSelectionWarning,
+                key="small selection",
+            )
+
+    def micro_batches_acted(self, acted: int, count: int) -> None:
+        """The gradient came back to ``acted`` of ``count`` micro-batches of an update."""
+        if 0 < acted < count:
+            self._warn_once(
+                f"the gradient came back from {acted} of {count} micro-batches of an update only: "
+                "call backward() on each result of step.accumulate(), inside generator_step()",
+                NoEffectWarning,
+                key="micro-batches without gradient",
             )
 
     def gate_acted(self) -> None:

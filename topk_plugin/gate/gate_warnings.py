@@ -11,6 +11,14 @@ class NoEffectWarning(GateWarning):
     """Top-k training is set up in a way that cannot change anything."""
 
 
+class SmallSelectionWarning(GateWarning):
+    """The samples that a selection chooses from are too few for a ranking to mean much."""
+
+
+class ReplayWarning(GateWarning):
+    """A pass that should have repeated another one did something else."""
+
+
 class WrongSignWarning(GateWarning):
     """The loss pushes the scores of generated samples the other way than the selection assumes."""
 

@@ -35,8 +35,8 @@ class TopKMonitor:
     Args:
         topk: an attached TopK.
         num_classes: number of classes, for the keep rate of each; needs a TopK that was attached
-            with ``labels=...`` of 0 .. num_classes - 1. None: no keep rates. With several critic
-            calls between two updates (gradient accumulation), the last one's batch counts.
+            with ``labels=...`` of 0 .. num_classes - 1. None: no keep rates. With several
+            selections between two updates (gradient accumulation), the last one counts.
     """
 
     def __init__(self, topk: TopK, num_classes: int | None = None) -> None:
@@ -123,8 +123,9 @@ class TopKMonitor:
         """The best kept and the worst dropped samples of the last batch, side by side.
 
         Args:
-            images: [N, C, H, W] in [-1, 1], what the critic was given (this rank's batch): grey
-                (C = 1), red, green and blue, or more channels, of which the first three are shown.
+            images: [N, C, H, W] in [-1, 1], what the critic was given last (this rank's batch or
+                micro-batch): grey (C = 1), red, green and blue, or more channels, of which the
+                first three are shown.
             pairs: most samples a side.
 
         Returns:
@@ -139,7 +140,7 @@ class TopKMonitor:
                 f"kept_vs_dropped shows images [N, channels, height, width], not "
                 f"{list(images.shape)}"
             )
-        stats = self.topk.stats
+        stats = self.topk.stats_of_last_call
         count = min(pairs, int(stats.k), stats.mask.shape[0] - int(stats.k))
         if count == 0 or images.shape[0] != stats.mask.shape[0]:
             return None

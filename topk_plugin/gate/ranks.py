@@ -1,6 +1,6 @@
 """Batches across ranks. One process is not a special case: it is a group of one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -176,6 +176,28 @@ def first_before_others() -> Iterator[None]:
     finally:
         if several and first:
             dist.barrier()
+
+
+def gather_parts(local: Tensor, sizes: Sequence[int]) -> Tensor:
+    """:func:`gather_batch` of a batch that comes in parts: every rank's first part, then the next.
+
+    So the order is that of one process whose parts are the joined ones.
+
+    Args:
+        local: [N] tensor of this rank.
+        sizes: of its parts, the same on every rank; they add up to N.
+    """
+    gathered = gather_batch(local)
+    if world_size() == 1 or len(sizes) == 1:
+        return gathered
+    parts = gathered.view(world_size(), -1).split(list(sizes), dim=1)
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def own_parts(gathered: Tensor, sizes: Sequence[int]) -> Tensor:
+    """This rank's rows of what :func:`gather_parts` gave, [N]."""
+    joined = gathered.split([world_size() * size for size in sizes])
+    return torch.cat([own_part(part) for part in joined])
 
 
 def _is_initialized() -> bool:

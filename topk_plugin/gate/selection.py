@@ -19,6 +19,7 @@ class Selection:
             :meth:`fill`.
         scores: [B] the critic's scores.
         labels: [B] integer classes, or None.
+        acted: a gradient came back to the gate.
     """
 
     def __init__(self, batch_size: int, check: EffectCheck) -> None:
@@ -26,6 +27,7 @@ class Selection:
         self.mask: Tensor | None = None
         self.scores: Tensor | None = None
         self.labels: Tensor | None = None
+        self.acted = False
         self._own_weights: Tensor | None = None
         self._check = check
         self._gates_a_gradient = False  # a compiled backward pass can't tell
@@ -60,17 +62,28 @@ class Selection:
         if self._gates_a_gradient:
             self._check.gate_acted()
 
-    def _weights(self) -> Tensor:
-        """Called by the gate in the backward pass."""
+    @property
+    def weights(self) -> Tensor:
+        """[N] weights of this rank's rows.
+
+        Raises:
+            RuntimeError: before :meth:`fill`.
+        """
         if self._own_weights is None:
             raise RuntimeError(
                 "the gradient came back to the gated samples before their scores were known: call "
                 "the critic (or step.select()) before backward()"
             )
+        return self._own_weights
+
+    def _weights(self) -> Tensor:
+        """Called by the gate in the backward pass."""
+        weights = self.weights
+        self.acted = True
         self._check.gate_acted()
         if torch.is_grad_enabled():
             self._check.gate_acted_on_a_penalty()
-        return self._own_weights
+        return weights
 
     def _observe(self, gradient: Tensor) -> None:
         if self._own_weights is not None:

@@ -1,5 +1,7 @@
 """Scores -> the batch's kept samples and their weights, at the k of now."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,7 @@ class Selector:
 
     Attributes:
         last: the latest selection; None before the first.
+        last_part: the rows of it that were gated last, of a selection over several micro-batches.
     """
 
     def __init__(
@@ -32,11 +35,17 @@ class Selector:
         self._settings, self._progress = settings, progress
         self._sign, self._check = sign, check
         self.last: Selection | None = None
+        self.last_part: Selection | None = None
         self._generators: dict[torch.device, torch.Generator] = {}
         self._saved_noise: Tensor | None = None
         self._nonfinite_before = 0
         self._nonfinite: dict[torch.device, Tensor] = {}
         self._k_on_device: dict[tuple[int, torch.device], Tensor] = {}
+
+    @property
+    def over_micro_batches(self) -> bool:
+        """Whether a selection is over all micro-batches of an update."""
+        return self._settings.accumulation == "effective"
 
     @property
     def policy(self) -> Policy:
@@ -58,23 +67,50 @@ class Selector:
         return self._k_now(self.last.mask.shape[0])
 
     @torch.no_grad()
-    def select(self, selection: Selection, scores: Tensor, labels: Tensor | None) -> None:
-        """Choose among ``scores`` [N] and fill ``selection``."""
+    def select(
+        self,
+        selection: Selection,
+        scores: Tensor,
+        labels: Tensor | None,
+        parts: Sequence[int] | None = None,
+    ) -> None:
+        """Choose among ``scores`` [N] and fill ``selection``.
+
+        Args:
+            selection: of N rows.
+            scores: of this rank's samples.
+            labels: their classes [N].
+            parts: sizes of the micro-batches that they come from; None: of one.
+        """
         settings, policy = self._settings, self.policy
+        parts = parts or [scores.shape[0]]
         if settings.scope == "global":
-            scores = ranks.gather_batch(scores)
-            labels = None if labels is None else ranks.gather_batch(labels)
+            scores = ranks.gather_parts(scores, parts)
+            labels = None if labels is None else ranks.gather_parts(labels, parts)
         # of a global selection every rank draws the same, and what one process would draw
         noise = self._noise_like(scores) if policy.needs_noise else None
         batch_size = scores.shape[0]
         k = self._k_for_selection(batch_size, scores.device)
         higher = self._sign.orientation(k, batch_size)
         mask = keep_mask_of(policy, scores if higher else -scores, k, labels=labels, noise=noise)
-        own = ranks.own_part(mask) if settings.scope == "global" else mask
+        own = ranks.own_parts(mask, parts) if settings.scope == "global" else mask
         selection.fill(mask, self._weights(own, k, batch_size, scores.dtype), scores, labels)
         self._count_nonfinite(scores)
-        self.last = selection
+        self.last, self.last_part = selection, None
         self._check.batch_selected(batch_size)
+
+    def part_of(self, rows: Tensor, start: int, length: int) -> Tensor:
+        """Of a selection's mask or scores, rows ``start`` to ``start + length`` of every rank."""
+        return rows.narrow(0, self._joined * start, self._joined * length)
+
+    def keep_all(self, scores: Tensor) -> Tensor:
+        """A mask [N], of all ranks under scope="global", that keeps every sample."""
+        return torch.ones(self._joined * len(scores), dtype=torch.bool, device=scores.device)
+
+    @property
+    def _joined(self) -> int:
+        """Ranks whose samples are in one selection."""
+        return ranks.world_size() if self._settings.scope == "global" else 1
 
     def _weights(self, own: Tensor, k: int | Tensor, batch_size: int, dtype: torch.dtype) -> Tensor:
         # B/k in single precision would cost a float64 gradient half of its digits

@@ -15,11 +15,13 @@ from topk_plugin.gate.effect_check import EffectCheck
 from topk_plugin.gate.gated_step import CurrentStep, GatedStep
 from topk_plugin.gate.gradient_gate import allow_gate_in_graphs
 from topk_plugin.gate.progress import Progress
+from topk_plugin.gate.repeated_scores import RepeatedScores
 from topk_plugin.gate.schedule import KSchedule
 from topk_plugin.gate.scores import ScoreSpec
+from topk_plugin.gate.selection import Selection
 from topk_plugin.gate.selector import Selector
 from topk_plugin.gate.sign_check import SignCheck
-from topk_plugin.gate.topk_settings import Normalize, Scope, TopKSettings
+from topk_plugin.gate.topk_settings import Accumulation, Normalize, Scope, TopKSettings
 
 STATE_VERSION = 1
 
@@ -50,6 +52,11 @@ class TopK:
         normalize: ``"kept"``: kept rows weigh B/k, so that a mean over the batch becomes the mean
             over the kept samples, which is what StudioGAN and every other public implementation
             optimise; ``"batch"``: weights 1 and 0, the paper's literal zeroing.
+        accumulation: ``"micro"``: every call of the critic is a selection of its own, also where an
+            update accumulates gradients of several micro-batches; ``"effective"``: one selection
+            over all micro-batches of an update, which :meth:`topk_plugin.GatedStep.accumulate`
+            then has to go through. The gradient is that of the same update on one large batch,
+            where the loss is a mean over samples.
         higher_is_better: the critic gives its best samples the highest score. False for critics
             trained the other way round. ``"auto"``: decided once, by the gradients of the first
             updates' scores, logged, and kept in the state; an error if it is undecided when the
@@ -76,18 +83,27 @@ class TopK:
         policy: str = "top",
         scope: Scope = "rank",
         normalize: Normalize = "kept",
+        accumulation: Accumulation = "micro",
         higher_is_better: bool | Literal["auto"] = True,
         seed: int = 0,
         progress: Progress | None = None,
         count_warmup: bool = False,
     ) -> None:
         self.settings = TopKSettings(
-            schedule, policy, scope, normalize, higher_is_better, seed, count_warmup
+            schedule,
+            policy,
+            scope,
+            normalize,
+            accumulation,
+            higher_is_better,
+            seed,
+            count_warmup,
         )
         self.progress = Progress() if progress is None else progress
         self._moves_progress = progress is None
         self._check = EffectCheck(schedule, self.progress)
         self._sign = SignCheck(higher_is_better)
+        self._repeated = RepeatedScores()
         self._selector = Selector(self.settings, self.progress, self._sign, self._check)
         self._current = CurrentStep()
 
@@ -155,7 +171,7 @@ class TopK:
         Raises:
             RuntimeError: the block is entered twice, or at its end nothing was attached or gated.
         """
-        return GatedStep(self._current, self._selector, self._sign, self._check)
+        return GatedStep(self._current, self._selector, self._sign, self._check, self._repeated)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -221,9 +237,11 @@ class TopK:
         Warns:
             NoEffectWarning: the gate did not act on the update's gradient; says why.
             WrongSignWarning: ``higher_is_better`` contradicts the loss.
+            ReplayWarning: see :meth:`end_epoch`.
         """
         self._check.end_step()
         self._sign.end_step()
+        self._repeated.end_step()
         if self._moves_progress and self._started:
             self.progress.end_step()
         self._selector.refresh()
@@ -233,9 +251,11 @@ class TopK:
 
         Warns:
             NoEffectWarning: the gate did not act on any gradient in it, or on few rows; says why.
+            ReplayWarning: the two passes of :meth:`GatedStep.accumulate` saw different scores.
         """
         self._check.end_epoch()
         self._sign.end_epoch()
+        self._repeated.read()
         if self._moves_progress and self._started:
             self.progress.end_epoch()
         self._selector.refresh()
@@ -249,12 +269,23 @@ class TopK:
 
     @property
     def stats(self) -> TopKStatistics:
-        """Statistics of the last gated batch as tensors on its device; reading one synchronises.
+        """Statistics of the last selection as tensors on its device; reading one synchronises.
 
         Raises:
             RuntimeError: no batch has passed the gate yet.
         """
-        last = self._selector.last
+        return self._statistics_of(self._selector.last)
+
+    @property
+    def stats_of_last_call(self) -> TopKStatistics:
+        """:attr:`stats` of the rows that were gated last, of a selection over micro-batches.
+
+        Raises:
+            RuntimeError: no batch has passed the gate yet.
+        """
+        return self._statistics_of(self._selector.last_part or self._selector.last)
+
+    def _statistics_of(self, last: Selection | None) -> TopKStatistics:
         if last is None or last.mask is None or last.scores is None:
             raise RuntimeError("statistics are known once a batch has passed the gate")
         return TopKStatistics(

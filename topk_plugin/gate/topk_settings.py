@@ -8,6 +8,7 @@ from topk_plugin.gate.schedule import KSchedule
 
 Scope = Literal["rank", "global"]
 Normalize = Literal["kept", "batch"]
+Accumulation = Literal["micro", "effective"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class TopKSettings:
     policy: str
     scope: Scope
     normalize: Normalize
+    accumulation: Accumulation
     higher_is_better: bool | Literal["auto"]
     seed: int
     count_warmup: bool
@@ -33,6 +35,7 @@ class TopKSettings:
             ("policy", self.policy, tuple(POLICIES)),
             ("scope", self.scope, get_args(Scope)),
             ("normalize", self.normalize, get_args(Normalize)),
+            ("accumulation", self.accumulation, get_args(Accumulation)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

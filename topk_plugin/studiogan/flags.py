@@ -63,6 +63,13 @@ class TopKFlags:
                 "LOSS.topk_mode is 'slice', and StudioGAN's slice can't cut the scores [N, 1] of "
                 "MODEL.d_cond_mtd 'SPD'; use topk_mode 'gate'."
             )
+        if loss.topk_accumulation == "effective" and cfgs.OPTIMIZATION.acml_steps > 1:
+            raise TopKFlagError(
+                "LOSS.topk_accumulation is 'effective', and StudioGAN's generator step can't look "
+                f"at all of its {cfgs.OPTIMIZATION.acml_steps} accumulated batches before the "
+                "first of them learns; train with the built-in trainer (topk-plugin train -cfg "
+                "..., the same file), or use topk_accumulation 'micro'."
+            )
         several = cfgs.RUN.distributed_data_parallel and loss.topk_mode == "gate"
         return cls(
             mode=loss.topk_mode,

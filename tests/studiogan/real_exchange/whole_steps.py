@@ -165,7 +165,8 @@ def compare(name: str, folder: Path) -> dict[str, float]:
         average.load_state_dict(trainer.generator.state_dict())
         ours["average"] = average
     tree = config.to_dict()
-    own = ("topk_mode", "topk_policy", "topk_scope", "topk_normalize", "topk_every", "real_label")
+    own = ("topk_mode", "topk_policy", "topk_scope", "topk_normalize", "topk_accumulation")
+    own += ("topk_every", "real_label")
     tree["LOSS"] = {key: value for key, value in tree["LOSS"].items() if key not in own}
     worker = make_worker(tree, folder)
     theirs = {"generator": worker.Gen, "discriminator": worker.Dis, "average": worker.Gen_ema}

@@ -8,7 +8,7 @@ parts that it needs, and every other part does nothing. The trainer names no met
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -149,11 +149,48 @@ class GeneratorStep:
     real: Batch | None = None
 
 
+class GeneratorInput(NamedTuple):
+    """What one micro-batch of the generator's update begins with.
+
+    Attributes:
+        labels: int64 [N].
+        latents: [N, z_dim].
+        nearby: latent vectors beside those, where a method needs them.
+        real: a real batch, where a method needs one.
+    """
+
+    labels: Tensor
+    latents: Tensor
+    nearby: Tensor | None = None
+    real: Batch | None = None
+
+
+@dataclass(frozen=True)
+class GeneratorPasses:
+    """The forward passes of one update of the generator.
+
+    Attributes:
+        losses: of the micro-batches, in order. Each is a function that computes the loss, a scalar;
+            called twice it does so on the same inputs, which are drawn as they are asked for.
+        networks: the modules whose buffers the passes change.
+        generators: the random streams that they draw from, beside torch's own.
+    """
+
+    losses: Iterator[Callable[[], Tensor]]
+    networks: tuple[nn.Module, ...]
+    generators: tuple[torch.Generator, ...]
+
+
 class Term:
     """One method at work in one training.
 
     Everything here does nothing; a method overrides what it needs. Terms act in the order of the
     registry, which is StudioGAN's.
+
+    A method may look at all micro-batches of a generator's update before they learn (see
+    :meth:`accumulate`). :meth:`view`, :meth:`generator_logits` and :meth:`generator_terms` are then
+    called twice for each, first without gradient, so they must not count their calls, and draw
+    random numbers from :attr:`Gan.random` only.
     """
 
     needs = Needs()
@@ -200,6 +237,14 @@ class Term:
     def around_generator_update(self) -> AbstractContextManager[Any]:
         """Entered around all forward and backward passes of one update of the generator."""
         return nullcontext()
+
+    def accumulate(self, passes: GeneratorPasses) -> Iterator[Tensor] | None:
+        """The losses of an update's micro-batches, one after the other, each with its graph.
+
+        For methods that have to see all of them before any of them learns. None: the trainer goes
+        through them by itself. The first method that answers is asked.
+        """
+        return None
 
     def after_critic_update(self) -> None:
         """After each step of the critic's optimiser."""

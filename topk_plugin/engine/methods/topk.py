@@ -1,6 +1,6 @@
 """Top-k training (Sinha et al. 2020, arXiv 2002.06224): the gate, and StudioGAN's slice."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final, get_args
 
@@ -12,14 +12,16 @@ from topk_plugin.base.seeds import derive_seed
 from topk_plugin.engine.keys.key import Key, When, switch
 from topk_plugin.engine.keys.rules import Every, Number, OneOf, Registered, Share
 from topk_plugin.engine.keys.settings import Settings
-from topk_plugin.engine.methods.method import Gan, Method, Term
+from topk_plugin.engine.methods.method import Gan, GeneratorPasses, Method, Term
 from topk_plugin.engine.networks.scoring import Outputs
 from topk_plugin.gate import ranks
+from topk_plugin.gate.effect_check import FEWEST_SCORES
+from topk_plugin.gate.gated_step import GatedStep
 from topk_plugin.gate.policies import POLICIES
 from topk_plugin.gate.progress import Progress
 from topk_plugin.gate.schedule import KSchedule, progress_at
 from topk_plugin.gate.topk import TopK
-from topk_plugin.gate.topk_settings import Normalize, Scope
+from topk_plugin.gate.topk_settings import Accumulation, Normalize, Scope
 
 _FRACTION: Final = Number(above=0.0, at_most=1.0)
 
@@ -57,6 +59,14 @@ TOPK_KEYS: Final = (
         OneOf(get_args(Normalize)),
         ours=True,
         about="kept samples weigh batch size / k, or 1",
+    ),
+    Key(
+        "LOSS",
+        "topk_accumulation",
+        "micro",
+        OneOf(get_args(Accumulation)),
+        ours=True,
+        about="selection in each accumulated batch (acml_steps), or over all of an update",
     ),
     Key(
         "LOSS",
@@ -105,6 +115,47 @@ def schedule_of(settings: Settings, steps_per_epoch: float) -> KSchedule | None:
     )
 
 
+def selection_size(settings: Settings) -> int:
+    """Samples of all processes that are selected from at once, or in as many parts as processes."""
+    optimization = settings.OPTIMIZATION
+    over_all = settings.LOSS.apply_topk and settings.LOSS.topk_accumulation == "effective"
+    return int(optimization.batch_size * (optimization.acml_steps if over_all else 1))
+
+
+def scope_of(settings: Settings) -> Scope:
+    """Over which processes a selection is made."""
+    loss, several = settings.LOSS, ranks.world_size() > 1
+    if loss.topk_mode == "slice":
+        return "rank"
+    scope: Scope = loss.topk_scope or ("global" if several else "rank")
+    return scope
+
+
+def notes_on_topk(settings: Settings) -> list[str]:
+    """What is likely not meant, of the number of samples that a selection is made of."""
+    loss, batches = settings.LOSS, settings.OPTIMIZATION.acml_steps
+    if loss.topk_accumulation == "effective" and batches == 1:
+        return [
+            "LOSS.topk_accumulation 'effective' changes nothing with OPTIMIZATION.acml_steps 1: an "
+            "update is one batch"
+        ]
+    size = selection_size(settings)
+    if scope_of(settings) == "rank":
+        size //= ranks.world_size()
+    if 1 < size < FEWEST_SCORES:  # of 1 the plan says that nothing can be dropped
+        remedy = "raise OPTIMIZATION.batch_size"
+        if batches > 1 and loss.topk_accumulation == "micro" and loss.topk_mode == "gate":
+            remedy += (
+                ", or set LOSS.topk_accumulation to 'effective', which selects among all "
+                f"{size * batches} of an update"
+            )
+        return [
+            f"top-k selects among {size} scores only, so that k is coarse and their ranking mostly "
+            f"noise; {remedy}"
+        ]
+    return []
+
+
 def check_topk(settings: Settings) -> None:
     """Refuse settings of top-k training that do not go together.
 
@@ -137,6 +188,7 @@ def check_topk(settings: Settings) -> None:
             ("topk_policy", loss.topk_policy, "top"),
             ("topk_scope", loss.topk_scope or "rank", "rank"),
             ("topk_normalize", loss.topk_normalize, "kept"),
+            ("topk_accumulation", loss.topk_accumulation, "micro"),
         ):
             if value != only:
                 raise UserError(
@@ -150,7 +202,7 @@ class TopKTerm(Term):
 
     Attributes:
         schedule: of k.
-        topk: the gate, whose statistics are those of the last batch; None for the slice.
+        topk: the gate, whose statistics are those of the last selection; None for the slice.
     """
 
     schedule: KSchedule
@@ -159,8 +211,9 @@ class TopKTerm(Term):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._batch_size: int = settings.OPTIMIZATION.batch_size
-        #: into so many parts a batch is cut, of which the best are kept
+        #: samples of all processes that are selected from at once, unless they are cut into parts
+        self._size = selection_size(settings)
+        #: into so many parts, of which the best are kept
         self._selections = ranks.world_size()
 
     def setup(self, gan: Gan) -> None:
@@ -170,25 +223,25 @@ class TopKTerm(Term):
 
     @property
     def k(self) -> int:
-        """Samples of a batch, over all processes, that the generator learns from now."""
+        """Samples of these, over all processes, that the generator learns from now."""
         return self._selections * self._k_of_a_selection
 
     @property
     def _k_of_a_selection(self) -> int:
         progress = self._progress.of(self.schedule)
-        return self.schedule.k(progress, self._batch_size // self._selections)
+        return self.schedule.k(progress, self._size // self._selections)
 
 
 class Gate(TopKTerm):
     """The gradient gate, in front of everything that the critic sees."""
 
     topk: TopK
+    _step: GatedStep
 
     def setup(self, gan: Gan) -> None:
         super().setup(gan)
         loss = self._settings.LOSS
-        several = ranks.world_size() > 1
-        scope: Scope = loss.topk_scope or ("global" if several else "rank")
+        scope = scope_of(self._settings)
         if scope == "global":
             self._selections = 1
         self.topk = TopK(
@@ -196,6 +249,7 @@ class Gate(TopKTerm):
             policy=loss.topk_policy,
             scope=scope,
             normalize=loss.topk_normalize,
+            accumulation=loss.topk_accumulation,
             seed=derive_seed(gan.seed, "random policy"),
             progress=gan.progress,
         )
@@ -204,7 +258,18 @@ class Gate(TopKTerm):
         self.topk.attach(gan.critic_input, score="adv_output", labels=1 if conditional else None)
 
     def around_generator_update(self) -> AbstractContextManager[Any]:
-        return self.topk.generator_step()
+        self._step = self.topk.generator_step()
+        return self._step
+
+    def accumulate(self, passes: GeneratorPasses) -> Iterator[Tensor] | None:
+        if self._settings.LOSS.topk_accumulation == "micro":
+            return None
+        return self._step.accumulate(
+            lambda loss: loss(),
+            passes.losses,
+            networks=passes.networks,
+            generators=passes.generators,
+        )
 
     def after_generator_update(self, steps: int) -> None:
         self.topk.end_step()
@@ -232,6 +297,7 @@ TOP_K: Final = Method(
     term=lambda settings: (Gate if settings.LOSS.topk_mode == "gate" else Slice)(settings),
     keys=(switch("LOSS", "apply_topk"), *TOPK_KEYS),
     check=check_topk,
+    notes=notes_on_topk,
 )
 
 
@@ -243,6 +309,6 @@ def topk_of(terms: Mapping[str, Term]) -> TopKTerm | None:
 
 
 def k_of(terms: Mapping[str, Term]) -> int | None:
-    """Samples of a batch that the generator learns from now; None without top-k."""
+    """Samples of a selection that the generator learns from now; None without top-k."""
     term = topk_of(terms)
     return None if term is None else term.k

@@ -28,6 +28,11 @@ MAIN_CASES: dict[str, tuple[dict, ...]] = {
 CASES: dict[str, tuple[dict, ...]] = {
     **MAIN_CASES,
     "accumulation": ({"OPTIMIZATION": {"acml_steps": 2, "batch_size": 4}},),
+    "one selection of accumulated batches": (
+        {"OPTIMIZATION": {"acml_steps": 2, "batch_size": 4}},
+        {"LOSS": {"topk_accumulation": "effective", "topk_policy": "random"}},
+        REGULARIZERS["DiffAugment"],
+    ),
     "random policy": ({"LOSS": {"topk_policy": "random"}},),
     "balanced policy": ({"LOSS": {"topk_policy": "balanced"}},),
     "batch norm in the critic": ({"MODEL": {"apply_d_sn": False}},),

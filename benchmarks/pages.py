@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine.speed import STUDIOGAN
+from benchmarks.faults.catalogue import SECTIONS as FAULTS
+from benchmarks.faults.results import table as faults_table
 from benchmarks.mixture.explanation import CLAIMS
 from benchmarks.mixture.release import CONFIRMATION, CONFIRMATION_SCHEDULES, name_of
 from benchmarks.mixture.release_report import MEASURES, registered_verdict, verdict_lines
@@ -37,7 +39,8 @@ from topk_plugin.study.results import percent
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = tuple(
-    ROOT / "docs" / f"{name}.md" for name in ("methods", "mixture", "reproduction", "training")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("methods", "mixture", "reliability", "reproduction", "training")
 )
 BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 SHOWN = {"high_quality": ".2f", "recovered": ".2f", "kl": ".2f", STEPS_TO_HALF: ",.0f"}
@@ -68,6 +71,7 @@ def filled(text: str) -> str:
         "image_ranking": lambda: _ranking("cpu"),
         "methods_cost": _methods_cost,
         "methods_effect": lambda: companions.table(RESULTS),
+        "faults": lambda: faults_table(FAULTS),
         **{
             f"keys_{re.sub('[^a-z0-9]', '_', method.name.lower())}": partial(_keys, method)
             for method in all_methods()

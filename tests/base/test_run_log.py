@@ -1,5 +1,6 @@
 """What a log leaves: histograms of any scores, layouts, HParams, warnings, sheets of samples."""
 
+import errno
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.api_pb2 import Status
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from topk_plugin.base.errors import UserError
 from topk_plugin.base.notices import read_notices
 from topk_plugin.base.run_log import RunLog
 
@@ -125,3 +127,23 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="columns must be 1 or more, not 0"):
         log.samples(3, torch.zeros(5, 1, 8, 8), columns=0)
     log.close()
+
+
+def test_a_disk_that_fails_is_said_with_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RunLog(tmp_path)
+
+    def full(*given: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("add_scalar", "add_histogram", "add_image", "close"):
+        monkeypatch.setattr(log._writer, name, full)
+    for call in (
+        lambda: log.scalars(1, {"a": 1.0}),
+        lambda: log.histogram(1, "a", torch.ones(3)),
+        lambda: log.image(1, "a", torch.ones(3, 2, 2)),
+        log.close,
+    ):
+        with pytest.raises(UserError, match=r"The disk is full: .*tensorboard was not written"):
+            call()

@@ -227,3 +227,11 @@ def test_a_policy_of_ones_own_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> N
     with topk.generator_step():
         critic(images).sum().backward()
     assert images.grad.flatten().tolist() == [2.0, 2.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("given", [{"scores": [1.0, 2.0]}, {"scores": 3}, {"labels": "a"}])
+def test_what_is_no_tensor_is_named(given: dict) -> None:
+    arguments = {"scores": torch.ones(2), "labels": None} | given
+    (name,) = given
+    with pytest.raises(TypeError, match=f"{name} must be a tensor, not"):
+        keep_mask(arguments["scores"], 1, labels=arguments["labels"])

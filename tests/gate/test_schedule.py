@@ -178,3 +178,12 @@ def test_the_lowest_k_is_met_first_where_a_walk_meets_it(
     walk = [schedule.k(progress, batch_size) for progress in range(400)]
     assert walk[schedule.progress_to_lowest_k(batch_size)] == min(walk)
     assert walk.index(min(walk)) == schedule.progress_to_lowest_k(batch_size)
+
+
+def test_numbers_beyond_any_float_are_refused() -> None:
+    schedule = KSchedule(0.9, 0.5)
+    with pytest.raises(ValueError, match="progress must be 0 or more"):
+        schedule.fraction(10**400)
+    with pytest.raises(ValueError, match="batch_size must be 1 or more"):
+        schedule.k(0, 10**400)
+    assert schedule.k(float("inf"), 8) == 4

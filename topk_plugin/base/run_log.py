@@ -4,8 +4,8 @@ import io
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from topk_plugin.base.extras import describe_missing
-from topk_plugin.base.files import atomic_write, write_json
+from topk_plugin.base.files import atomic_write, unwritable, write_json
 from topk_plugin.base.notices import kept_warnings, write_notice
 from topk_plugin.base.tensorboard_layout import LAYOUT
 
@@ -58,8 +58,10 @@ class RunLog:
         if resume_step is not None and self._path.exists():
             self._forget_after(resume_step)
         purge = None if resume_step is None else resume_step + 1
-        self._writer = SummaryWriter(str(events or folder / "tensorboard"), purge_step=purge)
-        self._writer.add_custom_scalars(LAYOUT)
+        self._events = events or folder / "tensorboard"
+        with _said(self._events):
+            self._writer = SummaryWriter(str(self._events), purge_step=purge)
+            self._writer.add_custom_scalars(LAYOUT)
         self._step = 0 if resume_step is None else max(0, resume_step)
         self._around = ExitStack()
 
@@ -85,13 +87,15 @@ class RunLog:
 
         Raises:
             TypeError: a value is not a number; nothing is logged then.
+            UserError: a file can't be written.
         """
         numbers = {tag: _number(tag, value) for tag, value in values.items()}
         line: dict[str, Any] = {"step": int(step), "time": round(time.time(), 3)}
-        for tag, value in numbers.items():
-            line[tag] = value if math.isfinite(value) else None
-            self._writer.add_scalar(tag, value, step)
-        with open(self._path, "a", encoding="utf-8") as file:
+        with _said(self._events):
+            for tag, value in numbers.items():
+                line[tag] = value if math.isfinite(value) else None
+                self._writer.add_scalar(tag, value, step)
+        with _said(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._step = int(step)
 
@@ -100,11 +104,13 @@ class RunLog:
         finite = values.detach().cpu().double()
         finite = finite[finite.isfinite()].clamp(-OUTERMOST, OUTERMOST)
         if finite.numel() > 0:
-            self._writer.add_histogram(tag, finite, step)
+            with _said(self._events):
+                self._writer.add_histogram(tag, finite, step)
 
     def image(self, step: int, tag: str, image: Tensor) -> None:
         """Log an image [3, H, W] in [0, 1] in TensorBoard."""
-        self._writer.add_image(tag, image, step)
+        with _said(self._events):
+            self._writer.add_image(tag, image, step)
 
     def notice(self, text: str) -> None:
         """Keep a sentence about the run, such as a warning, at the step that was logged last."""
@@ -175,8 +181,9 @@ class RunLog:
 
     def _add_summaries(self, *summaries: Any) -> None:
         # SummaryWriter.add_hparams would open a run of its own in a folder below
-        for summary in summaries:
-            self._writer._get_file_writer().add_summary(summary)
+        with _said(self._events):
+            for summary in summaries:
+                self._writer._get_file_writer().add_summary(summary)
 
     def finish(self, metrics: Mapping[str, float] | None = None) -> None:
         """Say that the run is over: log ``metric/<name>`` and write ``result.json``.
@@ -201,8 +208,13 @@ class RunLog:
         self._add_summaries(hparams({}, {})[2])
 
     def close(self) -> None:
-        """Write out what is buffered."""
-        self._writer.close()
+        """Write out what is buffered.
+
+        Raises:
+            UserError: it can't be written.
+        """
+        with _said(self._events):
+            self._writer.close()
 
     def _forget_after(self, step: int) -> None:
         kept = io.StringIO()
@@ -226,6 +238,15 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | flo
         else:
             flat[f"{prefix}{name}"] = value if isinstance(value, bool | int | float) else str(value)
     return flat
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """A failure of the disk in a sentence; TensorBoard's writing thread hands its own on to us."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def _number(tag: str, value: Any) -> int | float:

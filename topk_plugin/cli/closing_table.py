@@ -27,11 +27,20 @@ def describe_result(result: dict[str, Any], folder: Path, *, total_steps: int) -
             f"diverged: step {result['diverged_at_step']:,} of {total_steps:,} is not finite; the "
             f"last checkpoint from before is in {folder / 'checkpoints'}"
         )
+        if "skipped_updates" in result:
+            first = (
+                f"diverged at step {result['diverged_at_step']:,} of {total_steps:,}; the last "
+                f"good checkpoint is in {folder / 'checkpoints'}"
+            )
         lower = "--set OPTIMIZATION.g_lr=... OPTIMIZATION.d_lr=..."
         rows.append(("next", f"the same command with -ckpt auto and lower rates ({lower})"))
     else:
         first = f"done: {result['steps']:,} steps; everything is in {folder}"
         rows.append(("next", f"topk-plugin sample -ckpt {where} -save {where}/grid.png"))
+    skipped = result.get("skipped_updates", {})
+    if any(skipped.values()):
+        words = ", ".join(f"{side} {count:,}" for side, count in skipped.items())
+        rows.insert(0, ("updates left out", words))
     return [first, *aligned(_metrics(result)), *aligned(rows)]
 
 

@@ -5,6 +5,7 @@ import io
 import itertools
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{options.command} without torchrun"
         )
     warnings.showwarning = _show_warning
+    threading.excepthook = _show_failed_thread
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal can't show
@@ -149,6 +151,12 @@ def _parser() -> argparse.ArgumentParser:
 def _fail(sentence: str) -> int:
     print(f"topk-plugin: error: {sentence}", file=sys.stderr)
     return USER_ERROR
+
+
+def _show_failed_thread(failure: threading.ExceptHookArgs) -> None:
+    """Nothing where a thread could not write: the main thread is told too, and says it."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def _show_warning(

@@ -101,10 +101,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--on_divergence",
-        choices=("stop", "continue"),
+        choices=("stop", "continue", "skip"),
         default="stop",
         help="what to do once a weight or an image is not finite (default: stop); such a state is "
-        "neither saved nor measured",
+        "neither saved nor measured. skip: leave out every update whose loss or gradient is not "
+        "finite, and stop after 50 in a row",
     )
     parser.add_argument(
         "--processes",
@@ -134,6 +135,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from topk_plugin.engine import processes
 
+    several = processes.are_several() or (options.processes or 1) > 1
+    if several and options.on_divergence == "skip":
+        raise UserError(
+            "--on_divergence skip works in one process so far: each would judge the loss of its "
+            "own part; train in one process, or with --on_divergence stop"
+        )
     if options.processes is not None and options.processes > 1:
         if processes.are_several():
             raise UserError(
@@ -205,6 +212,7 @@ def _run(options: argparse.Namespace, session: "Session", metrics: list[str]) ->
         precision=_precision(options, session, seed),
         compiled=compiled,
         synchronized_bn=options.synchronized_bn,
+        skip_not_finite=options.on_divergence == "skip",
     )
     for line in describe_trainer(trainer, seed=seed, compiled=compiled):
         say(line)

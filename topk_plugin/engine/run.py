@@ -26,6 +26,7 @@ from topk_plugin.engine.run_folder import RunFolder
 from topk_plugin.engine.sample_grid import class_grid, generate, save_grid
 from topk_plugin.engine.stopping import Interrupted, StopRequest, Stopwatch
 from topk_plugin.engine.trainer import Trainer
+from topk_plugin.engine.updates import FiniteUpdates
 from topk_plugin.evaluation.evaluator import Evaluator
 from topk_plugin.evaluation.metrics import higher_is_better
 from topk_plugin.gate import ranks
@@ -48,7 +49,10 @@ class RunOptions:
         command: the command as typed, for the records.
         checkpoint_freq: steps between two checkpoints, where they are wanted more often.
         on_divergence: "stop" ends the run where its state is found not to be finite; "continue"
-            trains on. Either way such a state is neither saved nor measured.
+            trains on; "skip" belongs to a trainer that leaves out updates that are not finite, and
+            ends the run after ``most_skipped`` of them in a row. In any case a state that is not
+            finite is neither saved nor measured.
+        most_skipped: updates of one network.
         diagnostics: steps between two looks at the critic and at what the gate changes
             (:mod:`topk_plugin.engine.diagnostics`); None: none.
         measured_at: steps after which samples are drawn and measured, in place of every
@@ -61,7 +65,8 @@ class RunOptions:
     num_samples: int
     command: str
     checkpoint_freq: int | None = None
-    on_divergence: Literal["stop", "continue"] = "stop"
+    on_divergence: Literal["stop", "continue", "skip"] = "stop"
+    most_skipped: int = 50
     measured_at: tuple[int, ...] | None = None
     diagnostics: int | None = None
 
@@ -128,6 +133,7 @@ class TrainingRun:
         self._watch = Stopwatch()
         self._reported_step = trainer.step_count
         self._loss_was_finite = True
+        self._skipped_before = 0
         self._diverged_at_step: int | None = None
 
     def run(self) -> dict[str, Any]:
@@ -193,7 +199,7 @@ class TrainingRun:
                     self._save_checkpoint()
                 self._reported_step = step
                 self._watch.lap()
-            if step >= total or (self.diverged and options.on_divergence == "stop"):
+            if step >= total or (self.diverged and options.on_divergence != "continue"):
                 return
             self._stop_if_asked()
             losses = trainer.step()
@@ -242,6 +248,7 @@ class TrainingRun:
             self._log.scalars(step, scalars)
         if not all(math.isfinite(value) for value in values):
             self._warn_of_the_loss(step)
+        self._look_at_what_was_skipped(step)
         figures = {
             "G": f"{scalars['loss/generator']:.3f}",
             "D": f"{scalars['loss/discriminator']:.3f}",
@@ -360,6 +367,32 @@ class TrainingRun:
             self._say(f"warning: a loss is not finite at step {step:,}; the weights still are")
         self._loss_was_finite = False
 
+    def _look_at_what_was_skipped(self, step: int) -> None:
+        """Say what is new, and end the run where nothing is applied any more."""
+        updates = self.trainer.updates
+        if not isinstance(updates, FiniteUpdates):
+            return
+        counts = {side: int(count) for side, count in updates.skipped.items()}
+        total = sum(counts.values())
+        if total > self._skipped_before:
+            words = " and ".join(f"{count} of the {side}" for side, count in counts.items())
+            self._say(
+                f"warning: at step {step:,}, updates left out so far because their loss or "
+                f"gradient was not finite: {words}"
+            )
+        self._skipped_before = total
+        row, side = max((int(longest), side) for side, longest in updates.longest.items())
+        updates.forget_rows()
+        if row >= self.options.most_skipped and self._is_finite():
+            self._save_checkpoint()
+            self._diverged_at_step = step
+            self._say(
+                f"warning: the training has diverged: {row} updates of the {side} in a row had a "
+                f"loss or gradient that is not finite, and none was applied. A checkpoint of step "
+                f"{step:,} is saved, whose weights are finite. A lower learning rate "
+                "(OPTIMIZATION.g_lr, d_lr) may help"
+            )
+
     def _save_checkpoint(self) -> None:
         if self._checkpoints is not None:
             self._checkpoints.save_last(self.trainer, **self._memory())
@@ -407,6 +440,7 @@ class TrainingRun:
                 "topk_every": loss.topk_every,
                 "k_at_the_end": k_of(self.trainer.terms),
             }
+        skipped = self.trainer.updates.state_dict()
         final = history[-1] if history and history[-1]["step"] == self.trainer.step_count else {}
         return {
             "status": "diverged" if self.diverged else "finished",
@@ -423,6 +457,7 @@ class TrainingRun:
                 else self.evaluator.describe(self.options.num_samples)
             ),
             "diverged_at_step": self._diverged_at_step,
+            **({"skipped_updates": {k: int(v) for k, v in skipped.items()}} if skipped else {}),
             "top_k": top_k,
             "data": self._data,
             "training_seconds": round(self.progress.seconds, 1),

@@ -115,6 +115,7 @@ class Session:
         precision: str = "fp32",
         compiled: bool = False,
         synchronized_bn: bool = False,
+        skip_not_finite: bool = False,
     ) -> Trainer:
         """The GAN in training, with the checkpoint's state; see `Trainer` for the arguments.
 
@@ -131,6 +132,7 @@ class Session:
                 precision=precision,
                 compiled=compiled,
                 synchronized_bn=synchronized_bn,
+                skip_not_finite=skip_not_finite,
             )
         except ValueError as error:
             raise UserError(

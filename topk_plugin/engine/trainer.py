@@ -35,6 +35,7 @@ from topk_plugin.engine.networks.self_attention import allow_second_derivatives
 from topk_plugin.engine.objectives import CriticInput, Objectives
 from topk_plugin.engine.optimizers import build_optimizer, load_optimizer
 from topk_plugin.engine.replicas import AveragedLoss, check_batch_size
+from topk_plugin.engine.updates import FiniteUpdates, Updates
 from topk_plugin.gate import ranks
 from topk_plugin.gate.progress import Progress
 from topk_plugin.ops.joined_batch_norm import join_batch_statistics
@@ -64,6 +65,7 @@ class Trainer:
             critic whose gradient is penalised stays as it is: compiled code has no second
             derivative.
         synchronized_bn: batch normalisation takes the batches of all processes as one.
+        skip_not_finite: leave out updates whose loss or gradient is not finite.
 
     Attributes:
         terms: names -> the methods at work, in the order in which they act.
@@ -85,6 +87,7 @@ class Trainer:
         precision: str = "fp32",
         compiled: bool = False,
         synchronized_bn: bool = False,
+        skip_not_finite: bool = False,
     ) -> None:
         check_batch_size(config.OPTIMIZATION.batch_size)
         self.config = config
@@ -128,6 +131,9 @@ class Trainer:
         )
         for term in self._terms:
             term.setup(gan)
+        self.updates = Updates()
+        if skip_not_finite:
+            self.updates = FiniteUpdates((self.generator, self.critic), self.terms, device)
         if self._needs.second_derivatives:
             allow_second_derivatives(self.critic)
         elif compiled:
@@ -249,13 +255,16 @@ class Trainer:
         losses: dict[str, Tensor] = {}
         for _ in range(optimization.d_updates_per_step):
             self.d_optimizer.zero_grad()
+            self.updates.begin("discriminator")
             for loss in _losses_of_an_update(self._critic_loss, optimization.acml_steps):
                 with self._critic_autocast():
                     losses = loss(next(batches))
+                self.updates.saw(losses["loss/discriminator"])
                 (losses["loss/discriminator"] / optimization.acml_steps).backward()
-            self.d_optimizer.step()
+            self.updates.step(self.d_optimizer)
             for term in self._terms:
                 term.after_critic_update()
+            self.updates.end()
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _loss_of_the_critic(self, real: Batch) -> dict[str, Tensor]:
@@ -272,15 +281,18 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for _ in range(optimization.g_updates_per_step):
             self.g_optimizer.zero_grad()
+            self.updates.begin("generator")
             with ExitStack() as around:
                 for term in self._terms:
                     around.enter_context(term.around_generator_update())
                 for total in self._generator_losses():
+                    self.updates.saw(total)
                     (total / optimization.acml_steps).backward()
-            self.g_optimizer.step()
+            self.updates.step(self.g_optimizer)
             self.progress.end_step()
             for term in self._terms:
                 term.after_generator_update(self.step_count)
+            self.updates.end()
         return {"loss/generator": total.detach()}
 
     def _generator_losses(self) -> Iterator[Tensor]:
@@ -368,8 +380,9 @@ class Trainer:
         return next((judge for judge in judges if judge is not None), None)
 
     def scalars(self) -> dict[str, Tensor]:
-        """Names and 0-d tensors that the methods have for the log."""
-        return {name: value for term in self._terms for name, value in term.scalars().items()}
+        """Names and 0-d tensors that the methods have for the log, and updates left out."""
+        found = {name: value for term in self._terms for name, value in term.scalars().items()}
+        return found | self.updates.scalars()
 
     # --- state -----------------------------------------------------------------------------
 
@@ -377,6 +390,7 @@ class Trainer:
         """Everything that the next step depends on, as tensors and plain data."""
         average, judge = self.averaged_generator(), self.judge()
         states = {name: term.state_dict() for name, term in self.terms.items()}
+        skipped = self.updates.state_dict()
         return {
             "step": self.step_count,
             "generator_updates": self.progress.steps,
@@ -390,6 +404,7 @@ class Trainer:
             "latents": self.latents.generator.get_state(),
             "augmentation": self.augmentation.get_state(),
             "methods": {name: state for name, state in states.items() if state},
+            **({"skipped": skipped} if skipped else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -419,6 +434,8 @@ class Trainer:
         judge = self.judge()
         if judge is not None:
             judge.load_state_dict(state["judge"])
+        if "skipped" in state:
+            self.updates.load_state_dict(state["skipped"])
         progress = {"steps": state["generator_updates"], "epochs": self.stream.epoch}
         self.progress.load_state_dict(progress)
         self.exact = True

@@ -77,10 +77,13 @@ def keep_mask(
 
     Raises:
         ValueError: an argument is outside its range or of a wrong shape; the message names it.
-        TypeError: k is neither an integer nor a tensor.
+        TypeError: scores or labels are no tensor, or k is neither an integer nor a tensor.
     """
     if policy not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {policy!r}")
+    for name, value in (("scores", scores), ("labels", labels)):
+        if not isinstance(value, Tensor) and (name == "scores" or value is not None):
+            raise TypeError(f"{name} must be a tensor, not {type(value).__name__}")
     if scores.dim() == 0 or scores.shape[-1] == 0:
         raise ValueError(f"scores must have shape [..., N] with N >= 1, not {list(scores.shape)}")
     chosen = POLICIES[policy]

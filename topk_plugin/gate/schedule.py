@@ -19,6 +19,8 @@ from typing import Literal
 # Decimal settings such as 0.57 are not exact in binary: 0.57 * 100 is 56.99999999999999, and
 # 0.07 * 100 is 7.000000000000001. A product this close to a whole number is that whole number.
 _ROUNDING_SLACK = 1e-9
+# A float holds no integer beyond 2^1024, and nobody has such a batch or waits for such an epoch.
+_MOST = 2**63
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ class KSchedule:
             progress: epochs (or blocks of ``every`` steps) that are over, 0 at the start.
 
         Raises:
-            ValueError: progress is negative or NaN.
+            ValueError: progress is negative, NaN, or an integer beyond 2^63.
         """
-        if not progress >= 0:
-            raise ValueError(f"progress must be 0 or more, not {progress!r}")
+        if not progress >= 0 or (isinstance(progress, int) and progress > _MOST):
+            raise ValueError(f"progress must be 0 or more, not {str(progress)[:40]}")
         if self.release_from is None or self.release_to is None or progress < self.release_from:
             return max(self.gamma**progress, self.nu)
         if progress >= self.release_to:
@@ -109,10 +111,10 @@ class KSchedule:
         under ``nu * batch_size`` and never under 1.
 
         Raises:
-            ValueError: batch_size is under 1, or progress is negative.
+            ValueError: batch_size is not in 1..2^63, or progress is negative.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, not {batch_size!r}")
+        if not 1 <= batch_size <= _MOST:
+            raise ValueError(f"batch_size must be 1 or more, not {str(batch_size)[:40]}")
         floor = math.ceil(self.nu * batch_size - _ROUNDING_SLACK)
         return max(1, floor, math.floor(self.fraction(progress) * batch_size + _ROUNDING_SLACK))
 

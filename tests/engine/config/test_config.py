@@ -484,6 +484,8 @@ def test_a_missing_file_is_named_with_its_nearest_neighbour(write):
         ("MODEL: {z_dim: !!int ''}\n", ["not valid YAML"]),
         ("DATA: {name: 2024-13-45}\n", ["not valid YAML"]),
         ("DATA: " + "[" * 5000, ["nested too deeply"]),
+        ("DATA: " + "{a: " * 900, ["nested too deeply"]),
+        ("".join(f"{' ' * depth}a:\n" for depth in range(900)), ["nested too deeply", "line 2"]),
         ("MODEL: {z_dim: *nowhere}\n", ["nowhere"]),
         ("MODEL: &m {backbone: big_resnet, z_dim: *m}\n", ["MODEL.z_dim"]),
         (BASE + "  z_dim: 0x" + "f" * 5000, ["MODEL.z_dim is a number of thousands of digits"]),
@@ -500,6 +502,11 @@ def test_aliases_that_multiply_are_cut_in_the_sentence(write):
     lines = ["DATA: {name: &a0 [x, x]}", "PRE: {apply_rflip: *a12}"]
     bomb = [f"k{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}, *a{i - 1}]" for i in range(1, 13)]
     assert len(refusal(write("\n".join([lines[0], *bomb, lines[1]])))) < 600
+
+
+def test_a_long_override_is_cut_in_the_sentence(write):
+    for override in ("a" * 5000, "MODEL.z_dim=[" + "b" * 5000):
+        assert len(refusal(write(BASE), [override])) < 600
 
 
 def test_a_folder_and_an_unusable_path_are_refused(tmp_path):

@@ -11,11 +11,29 @@ from topk_plugin.base.errors import UserError
 from topk_plugin.engine.config.table import Table
 from topk_plugin.engine.keys.rules import shown
 
+# Levels of brackets, and of indents: a config has three. PyYAML takes the fourth power of the depth
+# for "[[[[...": two kilobytes of them would hold it for minutes.
+_DEEPEST: Final = 20
 _LARGEST_FILE: Final = 1 << 20  # bytes; a config has a few kilobytes, a checkpoint far more
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which alone would let the last of two equal keys win."""
+    """PyYAML's safe loader; alone it lets the last of two equal keys win, and nests for ever."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= _DEEPEST:
+            self._refuse_depth()
+        super().fetch_flow_collection_start(token)
+
+    def add_indent(self, column: int) -> bool:
+        if len(self.indents) >= _DEEPEST:
+            self._refuse_depth()
+        return super().add_indent(column)
+
+    def _refuse_depth(self) -> None:
+        raise yaml.MarkedYAMLError(
+            problem="nested too deeply to be a config", problem_mark=self.get_mark()
+        )
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -71,10 +89,10 @@ def read_overrides(overrides: Sequence[str], table: Table) -> dict[str, dict[str
         section, dot, key = (part.strip() for part in name.partition("."))
         if not (equals and dot and section and key):
             raise UserError(
-                f"--set {override!r} is not of the form SECTION.key=value; write "
+                f"--set {shown(override)} is not of the form SECTION.key=value; write "
                 f"{_completed(name.strip(), value, table)}"
             )
-        tree.setdefault(section, {})[key] = _parse(value, f"The value in --set {override!r}")
+        tree.setdefault(section, {})[key] = _parse(value, f"The value in --set {shown(override)}")
     return tree
 
 

@@ -2,8 +2,10 @@
 
 import random
 import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -110,8 +112,6 @@ def _bounded() -> None:
 
 def _all(outcome: Outcome, trials: int, one: Callable[[], str]) -> list[str]:
     """Try many; returns what those gave that were accepted."""
-    import time
-
     accepted = []
     for _ in range(trials):
         started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -157,7 +157,14 @@ def overrides(program: Program, trials: int) -> Outcome:
 def arguments(program: Program, trials: int) -> Outcome:
     """The command line's other options, on the real program."""
     outcome, draw = Outcome(), seeded("arguments")
-    options = ("-metrics", "--seed", "--print_freq", "--save_freq", "--num_samples", "--device")
+    options: tuple[str, ...] = (
+        "-metrics",
+        "--seed",
+        "--print_freq",
+        "--save_freq",
+        "--num_samples",
+        "--device",
+    )
     options += (
         "--precision",
         "--extractor",
@@ -221,8 +228,10 @@ def python(program: Program, trials: int) -> Outcome:
     """KSchedule, TopK and keep_mask with odd arguments."""
     outcome, draw = Outcome(), seeded("python")
 
+    def any_of(*good: Any) -> Any:
+        return draw.choice(good) if draw.random() < 0.6 else draw.choice(VALUES)
+
     def one() -> str:
-        any_of = lambda *good: draw.choice(good) if draw.random() < 0.6 else draw.choice(VALUES)  # noqa: E731
         which = draw.randrange(3)
         if which == 0:
             schedule = KSchedule(any_of(0.9, 1.0), any_of(0.5), any_of("epoch", 10))

@@ -32,7 +32,7 @@ def in_gradient(network: str, value: float) -> Hurt:
 
     def hurt(trainer: Trainer) -> Handle:
         weight = next(getattr(trainer, network).parameters()).requires_grad_(True)
-        return weight.register_hook(lambda grad: torch.full_like(grad, value))  # type: ignore[no-any-return]
+        return weight.register_hook(lambda grad: torch.full_like(grad, value))
 
     return hurt
 
@@ -71,7 +71,7 @@ class _Loss:
         self._objectives.of_generator = lambda *given: inner(*given) * value  # type: ignore[method-assign]
 
     def remove(self) -> None:
-        del self._objectives.of_generator  # type: ignore[method-assign]
+        del self._objectives.of_generator
 
 
 NAN, INF = float("nan"), float("inf")

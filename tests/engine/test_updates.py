@@ -57,7 +57,8 @@ def test_where_all_is_finite_every_bit_is_as_without(method: str) -> None:
     ("kind", "method"),
     [
         *((kind, "plain") for kind in KINDS),
-        *(("nan in scores", method) for method in METHODS if method != "plain"),
+        # SAN's critic does not learn from these scores
+        *(("nan in scores", method) for method in METHODS if method not in ("plain", "SAN")),
     ],
 )
 def test_what_is_not_finite_changes_nothing(kind: str, method: str) -> None:
@@ -74,8 +75,7 @@ def test_what_is_not_finite_changes_nothing(kind: str, method: str) -> None:
             names = [name for name, _ in network.named_parameters()]
             moved = any(not torch.equal(before[side][n], after[side][n]) for n in names)
             left_out = bad and side in sides
-            # SAN keeps the length of a weight after every update, of its own accord
-            assert moved is not left_out or method == "SAN"
+            assert moved is not left_out
             memory = [state[f"{side[0]}_optimizer"]["state"] for state in (before, after)]
             if left_out and memory[0]:  # empty before the first step
                 assert different(*memory) is None

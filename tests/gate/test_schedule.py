@@ -186,4 +186,8 @@ def test_numbers_beyond_any_float_are_refused() -> None:
         schedule.fraction(10**400)
     with pytest.raises(ValueError, match="batch_size must be 1 or more"):
         schedule.k(0, 10**400)
+    with pytest.raises(ValueError, match="gamma must be a number"):
+        KSchedule(10**400, 0.5)
+    with pytest.raises(ValueError, match="release_from must be a progress"):
+        KSchedule(0.9, 0.5, release_from=10**400, release_to=1)
     assert schedule.k(float("inf"), 8) == 4

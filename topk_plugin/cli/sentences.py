@@ -15,6 +15,12 @@ def sentence_of(error: BaseException) -> str | None:
             "out of memory; lower OPTIMIZATION.batch_size or --num_samples, or leave the images "
             "on the disk with --stream"
         )
+    # torch's signal handler raises it wherever the main thread is when a worker dies
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return (
+            "a process that reads the images has died (killed, most likely for its memory); go on "
+            "with -ckpt auto, and with fewer --num_workers or none (0)"
+        )
     # torch's CPU allocator has no exception of its own
     if type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -52,7 +52,7 @@ class KSchedule:
 
     def __post_init__(self) -> None:
         for name, value in (("gamma", self.gamma), ("nu", self.nu)):
-            if not (_is_number(value) and 0.0 < float(value) <= 1.0):
+            if not (_is_number(value) and 0.0 < value <= 1.0):
                 raise ValueError(f"{name} must be a number above 0 and at most 1, not {value!r}")
             self._set(name, float(value))
         every: object = self.every
@@ -70,7 +70,7 @@ class KSchedule:
         for name, value in ends:
             if value is None:
                 continue
-            if not (_is_number(value) and 0.0 <= float(value) < math.inf):
+            if not (_is_number(value) and 0.0 <= value <= _MOST):
                 raise ValueError(f"{name} must be a progress of 0 or more, not {value!r}")
             given[name] = float(value)
             self._set(name, given[name])
@@ -96,7 +96,7 @@ class KSchedule:
         Raises:
             ValueError: progress is negative, NaN, or an integer beyond 2^63.
         """
-        if not progress >= 0 or (isinstance(progress, int) and progress > _MOST):
+        if not (_is_number(progress) and (0 <= progress <= _MOST or progress == math.inf)):
             raise ValueError(f"progress must be 0 or more, not {str(progress)[:40]}")
         if self.release_from is None or self.release_to is None or progress < self.release_from:
             return max(self.gamma**progress, self.nu)
@@ -113,7 +113,7 @@ class KSchedule:
         Raises:
             ValueError: batch_size is not in 1..2^63, or progress is negative.
         """
-        if not 1 <= batch_size <= _MOST:
+        if not (_is_number(batch_size) and 1 <= batch_size <= _MOST):
             raise ValueError(f"batch_size must be 1 or more, not {str(batch_size)[:40]}")
         floor = math.ceil(self.nu * batch_size - _ROUNDING_SLACK)
         return max(1, floor, math.floor(self.fraction(progress) * batch_size + _ROUNDING_SLACK))

@@ -505,7 +505,7 @@ def test_aliases_that_multiply_are_cut_in_the_sentence(write):
 
 
 def test_a_long_override_is_cut_in_the_sentence(write):
-    for override in ("a" * 5000, "MODEL.z_dim=[" + "b" * 5000):
+    for override in ("a" * 5000, "MODEL.z_dim=[" + "b" * 5000, "a" * 5000 + ".b=1"):
         assert len(refusal(write(BASE), [override])) < 600
 
 

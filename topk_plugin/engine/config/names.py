@@ -61,7 +61,7 @@ def refuse_unsupported(tree: Tree, table: Table) -> None:
 def _known_section(section: object, source: str, table: Table) -> str:
     if isinstance(section, str) and section in table.known:
         return section
-    name = str(section) if isinstance(section, str) else shown(section)
+    name = _cut(section)
     home = _section_of(name, table)
     if home is not None:
         raise UserError(
@@ -94,7 +94,7 @@ def _known_content(section: str, content: object, source: str, table: Table) -> 
 def _refuse_unknown_key(section: str, key: object, table: Table) -> None:
     if isinstance(key, str) and key in table.known[section]:
         return
-    name = f"{section}.{key if isinstance(key, str) else shown(key)}"
+    name = f"{section}.{_cut(key)}"
     if key in RUN_OPTIONS:
         option = RUN_OPTIONS[str(key)]
         ours = f"here it is {option}"
@@ -115,6 +115,11 @@ def _refuse_unknown_key(section: str, key: object, table: Table) -> None:
         f"{name} is not a known key: StudioGAN would not take it either; the nearest known key is "
         f"{neighbour}"
     )
+
+
+def _cut(name: object) -> str:
+    """A name as it stands, if it fits in a sentence."""
+    return name if isinstance(name, str) and len(name) <= 100 else shown(name)
 
 
 def _section_of(key: str, table: Table) -> str | None:

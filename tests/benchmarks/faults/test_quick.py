@@ -33,6 +33,7 @@ def tried(save: Path, *options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_in_the_quick_part(tmp_path: Path) -> None:
     tried(tmp_path, "--quick")
     quick = {fault.name for section in SECTIONS.values() for fault in section if fault.quick}

@@ -1,4 +1,4 @@
-"""The quick part of `python -m benchmarks.faults`; all of it, which takes hours, is that command."""
+"""The quick part of `python -m benchmarks.faults`; all of it takes hours, and is that command."""
 
 import os
 import shutil

@@ -13,11 +13,10 @@ Three things make it cheaper than torch's hook on every layer, at the same u, v,
 - The backward pass, (G - <G, W / sigma> u v') / sigma, is four operations a layer and not nine.
 - A channels-last weight is read in the order in which it lies; torch's hook copies it first.
 
-Where kernel launches are what costs, layers of one shape are stacked and share them.
+Where kernel launches are what costs, layers share them (``spectral_norm_stacked.py``).
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +26,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from topk_plugin.ops.dispatch import implementation
 from topk_plugin.ops.image_layout import is_channels_last
+from topk_plugin.ops.own_precision import own_precision
+from topk_plugin.ops.spectral_norm_stacked import normalise_stacks
+from topk_plugin.ops.weight_matrices import as_matrix, as_vectors, from_memory_order
 
 
 def spectral_weights(
@@ -51,7 +53,7 @@ def spectral_weights(
         vs: right singular vectors, [columns] each, likewise.
         update: make one power iteration first and write its result into ``us`` and ``vs``.
         eps: a vector shorter than this is divided by this; over 0.
-        stacked: put layers of one shape together, which takes a copy of their weights and saves
+        stacked: put layers of one shape together, which takes a copy of all weights and saves
             kernel launches. None: on every device but the CPU, where the copy costs more.
 
     Returns:
@@ -124,34 +126,22 @@ def _spectral_weights(
     if not weights:
         return []
     device = weights[0].device
-    with _own_precision(device):
+    with own_precision(device):
         if implementation("spectral_weights", device) == "reference":
             return spectral_weights_reference(weights, us, vs, update=update, eps=eps)
         if device.type == "cpu" if stacked is None else not stacked:
             layers = zip(weights, us, vs, strict=True)
             return [_normalise_one(*layer, update=update, eps=eps) for layer in layers]
         normalised = list(weights)
-        for group in _alike(weights):
-            results = _normalise_stack(
-                [weights[i] for i in group],
-                [us[i] for i in group],
-                [vs[i] for i in group],
-                update=update,
-                eps=eps,
-            )
-            for i, result in zip(group, results, strict=True):
+        kinds: dict[Any, list[int]] = {}
+        for i, weight in enumerate(weights):
+            kinds.setdefault((weight.dtype, weight.device), []).append(i)
+        for kind in kinds.values():
+            of_kind = ([tensors[i] for i in kind] for tensors in (weights, us, vs))
+            results = normalise_stacks(*of_kind, update=update, eps=eps)
+            for i, result in zip(kind, results, strict=True):
                 normalised[i] = result
         return normalised
-
-
-def _alike(weights: list[Tensor]) -> list[list[int]]:
-    """The weights that can be stacked: those of one shape, dtype, device and memory format."""
-    groups: dict[Any, list[int]] = {}
-    for i, weight in enumerate(weights):
-        sizes = tuple(map(int, weight.shape))  # numbers also where torch.compile has symbols
-        key = (sizes, weight.dtype, weight.device, is_channels_last(weight))
-        groups.setdefault(key, []).append(i)
-    return list(groups.values())
 
 
 def _normalise_one(weight: Tensor, u: Tensor, v: Tensor, *, update: bool, eps: float) -> Tensor:
@@ -159,7 +149,7 @@ def _normalise_one(weight: Tensor, u: Tensor, v: Tensor, *, update: bool, eps: f
     channels_last = is_channels_last(weight)
     inner_shape = weight.shape[1:]
     with torch.no_grad():
-        matrix = _as_matrix(weight, channels_last)
+        matrix = as_matrix(weight, channels_last)
         if update:
             left, right = u, v
             v = _unit(torch.mv(matrix.t(), u), eps)
@@ -167,47 +157,23 @@ def _normalise_one(weight: Tensor, u: Tensor, v: Tensor, *, update: bool, eps: f
             u = _unit(product, eps)
             left.copy_(u)
             if channels_last:
-                v = _from_memory_order(v, inner_shape)
+                v = from_memory_order(v, inner_shape)
                 right.view(inner_shape).copy_(v)
             else:
                 right.copy_(v)
                 v = v.view(inner_shape)
         else:
             v = v.view(inner_shape)
-            product = torch.mv(matrix, _as_vectors(v) if channels_last else v.reshape(-1))
+            product = torch.mv(matrix, as_vectors(v) if channels_last else v.reshape(-1))
     normalised: Tensor = _DivideBySpectralNorm.apply(weight, u, v, product)[0]
     return normalised
 
 
-def _normalise_stack(
-    weights: list[Tensor], us: list[Tensor], vs: list[Tensor], *, update: bool, eps: float
-) -> list[Tensor]:
-    """``weights``, alike, each divided by its spectral norm."""
-    channels_last, shape = is_channels_last(weights[0]), weights[0].shape
-    matrices = _stack([_as_matrix(weight, channels_last) for weight in weights])
-    with torch.no_grad():
-        u = _stack(us)  # [layers, rows]
-        if update:
-            v = _unit(torch.bmm(u.unsqueeze(1), matrices).squeeze(1), eps)  # [layers, columns]
-            product = torch.bmm(matrices, v.unsqueeze(2)).squeeze(2)
-            u = _unit(product, eps)
-            ordered = _from_memory_order(v, shape[1:]).flatten(1) if channels_last else v
-            torch._foreach_copy_(us + vs, [*u.unbind(), *ordered.unbind()])
-        else:
-            v = _stack(vs)
-            v = _as_vectors(v.unflatten(1, shape[1:])) if channels_last else v
-            product = torch.bmm(matrices, v.unsqueeze(2)).squeeze(2)
-    normalised, _ = _DivideBySpectralNorm.apply(matrices, u, v, product)
-    if not channels_last:
-        return [matrix.view(shape) for matrix in normalised.unbind()]
-    return [_from_memory_order(matrix, shape[1:]) for matrix in normalised.unbind()]
-
-
 class _DivideBySpectralNorm(torch.autograd.Function):
-    """``weight / (u' W v)`` and the divisor, of one weight or of a stack of matrices.
+    """``weight / (u' W v)``, and the divisor.
 
     ``weight`` is [rows, ...], ``u`` [rows], ``v`` the weight's other sizes, and ``product``, W v,
-    [rows]; of a stack, all have one more dimension in front and the weights are matrices.
+    [rows].
     """
 
     # forward() takes ctx itself: with setup_context torch binds the arguments anew by their
@@ -216,8 +182,7 @@ class _DivideBySpectralNorm(torch.autograd.Function):
     def forward(
         ctx: Any, weight: Tensor, u: Tensor, v: Tensor, product: Tensor
     ) -> tuple[Tensor, Tensor]:
-        is_stack = u.dim() == 2
-        sigma = (u * product).sum(1).view(-1, 1, 1) if is_stack else torch.dot(u, product)
+        sigma = torch.dot(u, product)
         normalised = weight / sigma
         # sigma is an output so that a second derivative knows that it depends on the weight
         ctx.save_for_backward(normalised, u, v, sigma)
@@ -228,11 +193,11 @@ class _DivideBySpectralNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None, None]:
         gradient, sigma_gradient = gradients
         normalised, u, v, sigma = ctx.saved_tensors
-        column = u.view(*u.shape, *[1] * (normalised.dim() - u.dim()))
-        row = v.unsqueeze(u.dim() - 1)
+        column = u.view(-1, *[1] * (normalised.dim() - 1))
+        row = v.unsqueeze(0)
         result = None
         if gradient is not None:
-            along = column * _inner_product(gradient, normalised, is_stack=u.dim() == 2)
+            along = column * _inner_product(gradient, normalised)
             result = torch.addcmul(gradient, along, row, value=-1).div_(sigma)
         if sigma_gradient is not None:
             outer = column * sigma_gradient * row
@@ -240,48 +205,17 @@ class _DivideBySpectralNorm(torch.autograd.Function):
         return result, None, None, None
 
 
-def _inner_product(a: Tensor, b: Tensor, *, is_stack: bool) -> Tensor:
-    """``(a * b).sum()``, of a stack one a matrix, without room for the products."""
-    if is_stack:
-        with _own_precision(a.device):
-            return torch.bmm(a.flatten(1).unsqueeze(1), b.flatten(1).unsqueeze(2))
+def _inner_product(a: Tensor, b: Tensor) -> Tensor:
+    """``(a * b).sum()`` without room for the products."""
     channels_last = is_channels_last(b)
     return torch.dot(
-        _as_matrix(a, channels_last).reshape(-1), _as_matrix(b, channels_last).reshape(-1)
+        as_matrix(a, channels_last).reshape(-1), as_matrix(b, channels_last).reshape(-1)
     )
-
-
-def _own_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """No autocast; on a device that has none, such as meta, there is nothing to switch off."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
-
-
-def _stack(tensors: list[Tensor]) -> Tensor:
-    # a single one needs no copy
-    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
 
 
 def _unit(vectors: Tensor, eps: float) -> Tensor:
     """Each row over its length, as torch.nn.functional.normalize has it, with less overhead."""
     return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min_(eps)
-
-
-def _as_matrix(weight: Tensor, channels_last: bool) -> Tensor:
-    """[rows, columns], a view whose columns are in the order in which they lie in memory."""
-    return (weight.permute(0, 2, 3, 1) if channels_last else weight).reshape(weight.shape[0], -1)
-
-
-def _as_vectors(v: Tensor) -> Tensor:
-    """[..., channels, height, width] to [..., columns] in the order of channels-last memory."""
-    return v.movedim(-3, -1).flatten(-3)
-
-
-def _from_memory_order(v: Tensor, inner_shape: torch.Size) -> Tensor:
-    """The opposite of :func:`_as_vectors`, a view."""
-    channels, height, width = inner_shape
-    return v.unflatten(-1, (height, width, channels)).movedim(-1, -3)
 
 
 class BatchedSpectralNorm:

@@ -33,6 +33,7 @@ from benchmarks.scaling.processes import measure, trainer_of
 from benchmarks.scaling.report import report
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+LAUNCHES = Path(__file__).resolve().parents[1] / "results" / "launches" / "results.json"
 WORLDS = (1, 2, 4)
 CHANNELS, BATCH = 16, 16
 GPUS = (8, 32, 128, 512, 1024)
@@ -134,12 +135,15 @@ def _work(config: Path) -> Work:
         generator_bytes=_bytes(trainer.generator),
         critic_updates=optimization.d_updates_per_step,
         selections=optimization.g_updates_per_step * optimization.acml_steps,
-        launches=LAUNCHES,
+        launches=_launches(),
     )
 
 
-# Of CIFAR-10's BigGAN (benchmarks/results/launches); a larger network starts a few more.
-LAUNCHES = 5000
+def _launches() -> int:
+    """Of CIFAR-10's BigGAN, as counted last; a larger network starts a few more."""
+    counted = json.loads(LAUNCHES.read_text(encoding="utf-8"))
+    (row,) = (row for row in counted["rows"] if row["model"] == "BigGAN")
+    return sum(row["trainers"]["built in"]["operations"].values())
 
 
 def _bytes(network: torch.nn.Module) -> int:

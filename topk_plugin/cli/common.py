@@ -1,12 +1,12 @@
 """Options and choices that several commands share."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.base.launched import is_first_process
 from topk_plugin.evaluation.extractor_names import CHOICES
 from topk_plugin.evaluation.metrics import METRICS
 
@@ -28,16 +28,6 @@ def say(line: str) -> None:
     """
     if is_first_process():
         print(line, file=sys.stderr, flush=True)
-
-
-def several_processes() -> bool:
-    """Whether this is one of several processes that torchrun has started."""
-    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
-
-
-def is_first_process() -> bool:
-    """Whether this is the only process of the command, or the first that torchrun has started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def positive(text: str) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.base.launched import several_processes
 from topk_plugin.cli.common import INTERRUPTED, USER_ERROR
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
 def command_typed(arguments: Sequence[str]) -> str:
     """The command that started this process, or the processes of which it is one."""
-    world = os.environ.get("WORLD_SIZE", "")
     if _TYPED in os.environ:
         return shlex.join(["topk-plugin", *arguments, OPTION, os.environ[_TYPED]])
-    if world not in ("", "0", "1"):
+    if several_processes():
+        world = os.environ["WORLD_SIZE"]
         return shlex.join(["torchrun", "--nproc_per_node", world, "-m", "topk_plugin", *arguments])
     return shlex.join(["topk-plugin", *arguments])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from topk_plugin.base.errors import UserError
 from topk_plugin.base.extras import TRAIN, describe_missing, missing_for_training
+from topk_plugin.base.launched import is_first_process, several_processes
 from topk_plugin.cli import (
     configs,
     data,
@@ -27,7 +28,7 @@ from topk_plugin.cli import (
     study,
     train,
 )
-from topk_plugin.cli.common import INTERRUPTED, USER_ERROR, is_first_process, several_processes
+from topk_plugin.cli.common import INTERRUPTED, USER_ERROR
 from topk_plugin.cli.sentences import sentence_of
 from topk_plugin.version import __version__
 

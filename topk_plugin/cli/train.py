@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.base.launched import several_processes
 from topk_plugin.cli.closing_table import describe_result
 from topk_plugin.cli.common import (
     DIVERGED,
@@ -135,14 +136,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from topk_plugin.engine import processes
 
-    several = processes.are_several() or (options.processes or 1) > 1
+    several = several_processes() or (options.processes or 1) > 1
     if several and options.on_divergence == "skip":
         raise UserError(
             "--on_divergence skip works in one process so far: each would judge the loss of its "
             "own part; train in one process, or with --on_divergence stop"
         )
     if options.processes is not None and options.processes > 1:
-        if processes.are_several():
+        if several_processes():
             raise UserError(
                 f"--processes {options.processes} starts processes, and this is one of "
                 f"{os.environ['WORLD_SIZE']} that torchrun has started; use one of the two"

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from topk_plugin.base.errors import UserError
+from topk_plugin.base.launched import several_processes
 from topk_plugin.gate import ranks
 
 # The others wait while the first trains an extractor or measures a reference set. A process that
@@ -26,11 +27,6 @@ _TOLD = "topk-plugin/told"
 _LOST = ("connection closed", "connection reset", "broken pipe", "nccl", "remote process exited")
 
 _Value = TypeVar("_Value")
-
-
-def are_several() -> bool:
-    """Whether this process was started as one of several."""
-    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
 
 
 def is_first() -> bool:
@@ -53,7 +49,7 @@ def join(device: torch.device) -> torch.device:
     Raises:
         UserError: they can't meet.
     """
-    if not are_several():
+    if not several_processes():
         return device
     backend = "gloo"
     if device.type == "cuda":

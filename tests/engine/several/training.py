@@ -17,6 +17,12 @@ from topk_plugin.gate import ranks
 LONG, SHORT = 10, 2
 COUNTS = (1, 4, 5, 23)
 
+SEMI_SUPERVISED: dict = {
+    "DATA": {"labels_per_class": 3},
+    "MODEL": {"d_cond_mtd": "K+1"},
+    "LOSS": {"adv_loss": "vanilla", "cond_lambda": 2.0},
+}
+
 MAIN_CASES: dict[str, tuple[dict, ...]] = {
     "PD": (),
     "AC": ({"MODEL": {"d_cond_mtd": "AC"}, "LOSS": {"cond_lambda": 1.0}},),
@@ -33,6 +39,7 @@ CASES: dict[str, tuple[dict, ...]] = {
         {"LOSS": {"topk_accumulation": "effective", "topk_policy": "random"}},
         REGULARIZERS["DiffAugment"],
     ),
+    "K+1": (SEMI_SUPERVISED,),
     "random policy": ({"LOSS": {"topk_policy": "random"}},),
     "balanced policy": ({"LOSS": {"topk_policy": "balanced"}},),
     "batch norm in the critic": ({"MODEL": {"apply_d_sn": False}},),
